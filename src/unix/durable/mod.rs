@@ -1,0 +1,154 @@
+//! The few calls that make a message durable, behind one trait: the true disk, and one for tests
+//! that fails, stops or loses its power at call *n* ([`staged`]).
+//!
+//! All names are relative to an opened [`Folder`], so that no path is resolved twice and no link
+//! put in its way is followed. A name may lead through one folder more (`7f/ID`); a link is then
+//! refused in its last part only, so such folders must be our own alone.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fstatat};
+
+mod disk;
+pub mod staged;
+
+pub use disk::Disk;
+
+/// An opened folder, and the path that it was opened by (for messages).
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    readable: bool,
+}
+
+impl Folder {
+    /// Opens a folder that is there.
+    pub fn open(path: &Path) -> io::Result<Folder> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
+        Ok(Folder { fd, path: path.to_path_buf(), readable: true })
+    }
+
+    /// Opens a folder that we may perhaps write to and search but not list (mode 1730). Such a one
+    /// can't be synced by itself ([`Folder::is_readable`]).
+    pub fn reach(path: &Path) -> io::Result<Folder> {
+        match Folder::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            done => return done,
+        }
+        let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
+        Ok(Folder { fd, path: path.to_path_buf(), readable: false })
+    }
+
+    /// Opens a folder inside this one; a link in its place is not followed.
+    pub fn inner(&self, name: &str) -> io::Result<Folder> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(&self.fd, name, flags, Mode::empty())?;
+        Ok(Folder { fd, path: self.path.join(name), readable: true })
+    }
+
+    /// Makes a folder inside this one; `AlreadyExists` if the name is taken.
+    pub fn make_inner(&self, name: &str, mode: u32) -> io::Result<()> {
+        Ok(nix::sys::stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(mode))?)
+    }
+
+    /// Opens a file in this folder for reading; a link in its place is not followed, a fifo or a
+    /// device in its place is not waited for. `InvalidData`: a link, or a socket.
+    pub fn read(&self, name: &str) -> io::Result<File> {
+        let opened = self.open_file(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0);
+        opened.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidData, "a link"),
+            Some(libc::ENXIO) => io::Error::new(io::ErrorKind::InvalidData, "a socket"),
+            _ => error,
+        })
+    }
+
+    /// Opens a file with the given flags (and O_CLOEXEC, O_NOFOLLOW).
+    pub fn open_file(&self, name: &str, flags: OFlag, mode: u32) -> io::Result<File> {
+        let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        Ok(File::from(openat(&self.fd, name, flags, Mode::from_bits_truncate(mode))?))
+    }
+
+    /// Whether something of that name is there.
+    pub fn holds(&self, name: &str) -> io::Result<bool> {
+        Ok(self.status(name)?.is_some())
+    }
+
+    /// When a file was modified: seconds since 1970 (one before that counts as 1970), and
+    /// nanoseconds. `None`: it is not there.
+    pub fn modified(&self, name: &str) -> io::Result<Option<(u64, u32)>> {
+        let modified = |s: FileStat| (u64::try_from(s.st_mtime).unwrap_or(0), s.st_mtime_nsec as u32);
+        Ok(self.status(name)?.map(modified))
+    }
+
+    fn status(&self, name: &str) -> io::Result<Option<FileStat>> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(status)),
+            Err(nix::Error::ENOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The descriptor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Whether it may be listed, and so be synced.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// The device that it lies on.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(nix::sys::stat::fstat(&self.fd)?.st_dev)
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The calls. What they change is on the disk only after a sync that covers it.
+pub trait Durable: Send + Sync + fmt::Debug {
+    /// A file without a name on the file system of `folder` (O_TMPFILE), open for reading and writing.
+    fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File>;
+    /// A new file; `AlreadyExists` if the name is taken.
+    fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File>;
+    /// Opens a file to append to; makes it if `create`.
+    fn append(&self, folder: &Folder, name: &str, create: bool, mode: u32) -> io::Result<File>;
+    /// A new folder; `AlreadyExists` if the name is taken.
+    fn make_folder(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<()>;
+    /// Writes all of `bytes` at the file's position.
+    fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts a file to its first `length` bytes.
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()>;
+    /// Sets the time of modification: seconds since 1970, and nanoseconds.
+    fn set_modified(&self, file: &File, seconds: u64, nanoseconds: u32) -> io::Result<()>;
+    /// Gives an unnamed file its name; `AlreadyExists` if it is taken.
+    fn link(&self, file: &File, folder: &Folder, name: &str) -> io::Result<()>;
+    /// Renames; an older file of the new name is replaced.
+    fn rename(&self, from: &Folder, name: &str, to: &Folder, new_name: &str) -> io::Result<()>;
+    /// Removes a name.
+    fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()>;
+    /// Waits until a file's bytes are on the disk.
+    fn sync_file(&self, file: &File) -> io::Result<()>;
+    /// Waits until a folder's names are on the disk.
+    fn sync_folder(&self, folder: &Folder) -> io::Result<()>;
+    /// Waits until everything on the file system of `folder` (or of a file) is on the disk.
+    fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()>;
+}

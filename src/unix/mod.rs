@@ -1,0 +1,19 @@
+//! Floor 1, ground: the operating system. The only room with `unsafe` in it, and the only door to
+//! libc and nix.
+//!
+//! Every function gives `std::io::Error` and leaves it to the caller to name the file or the peer.
+
+pub mod child;
+pub mod durable;
+pub mod fifo;
+pub mod group;
+pub mod listeners;
+pub mod memory;
+pub mod pass;
+pub mod privilege;
+pub mod record_lock;
+pub mod sandbox;
+pub mod signals;
+pub mod sysexits;
+pub mod users;
+pub mod wait;
