@@ -24,3 +24,7 @@
 pub mod mail;
 #[allow(unsafe_code)]
 pub mod unix;
+
+// floor 2: languages
+pub mod courier;
+pub mod smtp;

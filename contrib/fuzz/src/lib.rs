@@ -1,0 +1,3 @@
+//! The fuzz targets as functions; `src/bin/` gives them to libFuzzer.
+
+pub mod targets;

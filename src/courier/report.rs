@@ -1,0 +1,146 @@
+//! What a hand answers.
+
+use crate::mail::status::{Fate, Status};
+
+use super::fields::{FieldError, Reader, Writer};
+
+/// Most bytes of a remote's words that an answer carries.
+pub const MAX_TEXT: usize = 512;
+
+/// A packet from a hand to posta-queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromHand {
+    /// The greeting: so many jobs may be under way at once.
+    Credits(u32),
+    /// What became of a job.
+    Report(Report),
+}
+
+/// What became of each recipient of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The request's number.
+    pub job: u64,
+    /// One for each recipient of the request.
+    pub outcomes: Vec<Outcome>,
+    /// No host of this destination could be reached at all: others for it may wait too.
+    pub unreachable: bool,
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The recipient's number within the message.
+    pub n: u32,
+    /// Enhanced status code; its class is the fate.
+    pub status: Status,
+    /// For the log and the sender: the remote's words, or ours.
+    pub text: String,
+    /// The host that said so, as `host[address]:port`, or `local`; empty if no host was reached.
+    pub relay: String,
+    /// The text is a remote server's reply, word for word: it goes into Diagnostic-Code as `smtp`.
+    pub said: bool,
+    /// DSN parameters went along: the next hop answers for the sender's wishes (RFC 3461 5.2.1).
+    pub passed_on: bool,
+}
+
+impl Outcome {
+    /// Delivered, not delivered yet, or never to be.
+    pub fn fate(&self) -> Fate {
+        self.status.fate()
+    }
+}
+
+impl FromHand {
+    /// The packet. Texts are cut at [`MAX_TEXT`], so that 100 outcomes always fit.
+    pub fn encode(&self) -> Result<Vec<u8>, FieldError> {
+        let mut w = Writer::default();
+        match self {
+            FromHand::Credits(credits) => w.put_text("credits", credits),
+            FromHand::Report(report) => {
+                w.put_text("job", report.job);
+                w.put("unreachable", if report.unreachable { "y" } else { "n" });
+                for outcome in &report.outcomes {
+                    outcome.encode(&mut w);
+                }
+            }
+        }
+        w.finish(crate::unix::pass::MAX_PACKET)
+    }
+
+    /// Reads a packet.
+    pub fn decode(packet: &[u8]) -> Result<FromHand, FieldError> {
+        let mut r = Reader::new(packet);
+        if r.optional("credits")?.is_some() {
+            return Reader::new(packet).value("credits").map(FromHand::Credits);
+        }
+        let job = r.value("job")?;
+        let unreachable = r.bytes("unreachable")? == b"y";
+        let mut outcomes = Vec::new();
+        while !r.is_done() {
+            outcomes.push(Outcome::decode(&mut r)?);
+        }
+        Ok(FromHand::Report(Report { job, outcomes, unreachable }))
+    }
+}
+
+impl Outcome {
+    fn encode(&self, w: &mut Writer) {
+        w.put_text("n", self.n);
+        w.put_text("status", self.status);
+        w.put("text", cut(&self.text, MAX_TEXT));
+        w.put("relay", cut(&self.relay, MAX_TEXT / 4));
+        w.put_text(
+            "flags",
+            format_args!("{}{}", if self.said { "s" } else { "" }, if self.passed_on { "p" } else { "" }),
+        );
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Outcome, FieldError> {
+        let n = r.value("n")?;
+        let status = Status::parse(r.text("status")?).ok_or(FieldError::Value("status"))?;
+        let text = r.text("text")?.to_string();
+        let relay = r.text("relay")?.to_string();
+        let flags = r.text("flags")?;
+        Ok(Outcome { n, status, text, relay, said: flags.contains('s'), passed_on: flags.contains('p') })
+    }
+}
+
+/// The first `most` bytes of a text, less what would split a character.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(n: u32, text: &str) -> Outcome {
+        let status = Status::new(4, 2, 2);
+        Outcome {
+            n,
+            status,
+            text: text.into(),
+            relay: "mx[192.0.2.1]:25".into(),
+            said: true,
+            passed_on: false,
+        }
+    }
+
+    #[test]
+    fn answers_read_back() {
+        let report =
+            Report { job: 9, outcomes: vec![outcome(1, "452 full"), outcome(2, "")], unreachable: true };
+        for answer in [FromHand::Credits(200), FromHand::Report(report)] {
+            assert_eq!(FromHand::decode(&answer.encode().unwrap()), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn a_hundred_long_texts_fit() {
+        let text = "ä".repeat(4000);
+        let outcomes = (0..100).map(|n| outcome(n, &text)).collect();
+        let packet = FromHand::Report(Report { job: 1, outcomes, unreachable: false }).encode().unwrap();
+        assert!(matches!(FromHand::decode(&packet), Ok(FromHand::Report(r)) if r.outcomes.len() == 100));
+    }
+}

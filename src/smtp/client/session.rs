@@ -1,0 +1,598 @@
+//! A session: `on(event) -> action`. The caller does what the action says and comes back with what
+//! happened.
+//!
+//! ```text
+//! Opened ─▶ Await ─▶ … ─▶ Ready ──Deliver──▶ Send, Await, SendContent … ─▶ Finished ──Deliver──▶ …
+//!                  └────▶ Failed
+//! ```
+
+use std::time::Duration;
+
+use crate::mail::address::ReversePath;
+use crate::mail::envelope::{BodyKind, Recipient, Ret};
+use crate::mail::status::Status;
+
+use super::offer::Offer;
+use super::reply::Reply;
+use super::transaction::{Step, Transaction};
+use super::verdict::{Finding, Verdict};
+
+/// Ends a session (RFC 5321 4.1.1.10).
+pub const QUIT: &[u8] = b"QUIT\r\n";
+
+/// Which protocol is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033.
+    Lmtp,
+}
+
+/// A message's envelope, as far as the wire needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// MAIL FROM.
+    pub sender: ReversePath,
+    /// RET, where the server offers DSN.
+    pub ret: Option<Ret>,
+    /// ENVID in xtext, where the server offers DSN.
+    pub envid: Option<String>,
+    /// The kind of the body. Only a body with octets above 127 should be called 8BITMIME to a
+    /// server without that extension: it is refused then.
+    pub body: BodyKind,
+    /// The message needs SMTPUTF8.
+    pub utf8: bool,
+    /// Octets of the content, dots not doubled (RFC 1870 5).
+    pub size: u64,
+    /// RCPT TO, each with its DSN wishes; at least one.
+    pub recipients: Vec<Recipient>,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The connection is there.
+    Opened,
+    /// What [`Action::Send`] or [`Action::SendContent`] asked for has gone out whole.
+    Sent,
+    /// A reply has come. While content is being sent it may come early, if the server has stopped
+    /// reading.
+    Reply(Reply),
+    /// The connection is lost, a deadline has passed, or what came was no reply.
+    Broken(Finding),
+    /// The session is ready and this is to be sent.
+    Deliver(Mail),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read one reply.
+    Await(Phase),
+    /// Write this.
+    Send(Vec<u8>),
+    /// Write the message in its wire form, up to and with the final dot.
+    SendContent,
+    /// Greetings are exchanged: give [`Event::Deliver`].
+    Ready,
+    /// The transaction is over: a verdict for each recipient. See [`Client::is_open`].
+    Finished(Vec<Verdict>),
+    /// There was no session: try another host. Close the connection.
+    Failed(Finding),
+}
+
+/// What is being waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The server's 220.
+    Greeting,
+    /// The reply to EHLO, HELO or LHLO.
+    Hello,
+    /// The reply to RSET.
+    Reset,
+    /// The reply to MAIL.
+    Mail,
+    /// The reply to RCPT.
+    Recipient,
+    /// The reply to DATA.
+    Data,
+    /// The reply to the final dot.
+    End,
+}
+
+impl Phase {
+    /// How long the reply may take, all of it (RFC 5321 4.5.3.2).
+    pub fn limit(self) -> Duration {
+        let minutes = match self {
+            Phase::Greeting | Phase::Hello | Phase::Reset | Phase::Mail | Phase::Recipient => 5,
+            Phase::Data => 2,
+            Phase::End => 10,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+
+    /// What is waited for, in words: `lost connection while waiting for …`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Phase::Greeting => "the greeting",
+            Phase::Hello => "the reply to EHLO",
+            Phase::Reset => "the reply to RSET",
+            Phase::Mail => "the reply to MAIL FROM",
+            Phase::Recipient => "the reply to RCPT TO",
+            Phase::Data => "the reply to DATA",
+            Phase::End => "the reply to the end of data",
+        }
+    }
+}
+
+/// How long one block of content may take to go out (RFC 5321 4.5.3.2.5).
+pub const BLOCK_LIMIT: Duration = Duration::from_secs(180);
+
+/// A session with one server.
+#[derive(Debug)]
+pub struct Client {
+    language: Language,
+    hostname: String,
+    state: State,
+    offer: Offer,
+    /// The last transaction may have left something behind: RSET before the next one.
+    dirty: bool,
+    heard: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Greeting,
+    Ehlo,
+    Helo,
+    Ready,
+    Busy(Box<Transaction>),
+    Closed,
+}
+
+impl Client {
+    /// A session before the server's greeting. `hostname` is what we call ourselves: a domain or an
+    /// address literal.
+    pub fn new(language: Language, hostname: String) -> Client {
+        let offer = Offer::default();
+        Client { language, hostname, state: State::Greeting, offer, dirty: false, heard: false }
+    }
+
+    /// What the server offered.
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Whether another transaction may follow.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    /// Whether the server has answered anything in the last transaction, other than that it is
+    /// closing (421). On a connection that was kept from before, silence says nothing about the
+    /// server: the connection was dead.
+    pub fn was_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// What is to be done about `event`.
+    pub fn on(&mut self, event: Event) -> Action {
+        match (std::mem::replace(&mut self.state, State::Closed), event) {
+            (State::Greeting, Event::Opened) => self.enter(State::Greeting, Action::Await(Phase::Greeting)),
+            (State::Greeting, Event::Reply(reply)) if reply.class() == 2 => self.say_hello(),
+            (State::Greeting, Event::Reply(reply)) => Action::Failed(unwelcome(&reply)),
+            (state @ (State::Ehlo | State::Helo), Event::Sent) => {
+                self.enter(state, Action::Await(Phase::Hello))
+            }
+            (state @ (State::Ehlo | State::Helo), Event::Reply(reply)) => self.greeted(&state, &reply),
+            (State::Ready, Event::Deliver(mail)) => self.begin(mail),
+            (State::Busy(transaction), event) => self.go_on(transaction, event),
+            (_, Event::Broken(finding)) => Action::Failed(finding.for_now()),
+            // The caller did not keep to the order: there is nothing left to talk about.
+            (_, _) => Action::Failed(Finding::ours(Status::new(4, 3, 0), "session out of order")),
+        }
+    }
+
+    fn enter(&mut self, state: State, action: Action) -> Action {
+        self.state = state;
+        action
+    }
+
+    fn say_hello(&mut self) -> Action {
+        let verb = if self.language == Language::Lmtp { "LHLO" } else { "EHLO" };
+        self.enter(State::Ehlo, Action::Send(format!("{verb} {}\r\n", self.hostname).into_bytes()))
+    }
+
+    fn greeted(&mut self, state: &State, reply: &Reply) -> Action {
+        let asked_for_extensions = matches!(state, State::Ehlo);
+        match reply.class() {
+            2 => {
+                self.offer = if asked_for_extensions { Offer::read(reply) } else { Offer::default() };
+                self.enter(State::Ready, Action::Ready)
+            }
+            // RFC 5321 3.2: a server that does not know EHLO is spoken to without extensions.
+            5 if asked_for_extensions && self.language == Language::Smtp => {
+                self.enter(State::Helo, Action::Send(format!("HELO {}\r\n", self.hostname).into_bytes()))
+            }
+            _ => Action::Failed(Finding::said(reply).for_now()),
+        }
+    }
+
+    fn begin(&mut self, mail: Mail) -> Action {
+        self.heard = false;
+        if let Some(finding) = unfit(&mail, &self.offer) {
+            self.heard = true;
+            let verdicts = vec![Verdict::Final(finding); mail.recipients.len()];
+            return self.enter(State::Ready, Action::Finished(verdicts));
+        }
+        let mut transaction = Transaction::new(mail, self.language, &self.offer, self.dirty);
+        let step = transaction.advance();
+        self.follow(Box::new(transaction), step)
+    }
+
+    fn go_on(&mut self, mut transaction: Box<Transaction>, event: Event) -> Action {
+        let step = match event {
+            Event::Reply(reply) => {
+                self.heard |= reply.code != 421;
+                transaction.reply(&reply)
+            }
+            Event::Sent => transaction.sent(),
+            Event::Broken(finding) => transaction.fail(finding),
+            Event::Opened | Event::Deliver(_) => {
+                transaction.fail(Finding::ours(Status::new(4, 3, 0), "session out of order"))
+            }
+        };
+        self.follow(transaction, step)
+    }
+
+    fn follow(&mut self, transaction: Box<Transaction>, step: Step) -> Action {
+        match step {
+            Step::Do(action) => self.enter(State::Busy(transaction), action),
+            Step::Over { verdicts, open, clean } => {
+                self.dirty = !clean;
+                self.enter(if open { State::Ready } else { State::Closed }, Action::Finished(verdicts))
+            }
+        }
+    }
+}
+
+/// A greeting that is none. RFC 7504 3: 521 says that this host never takes mail; any other refusal
+/// may be about us or about now, so it does not bounce mail by itself.
+fn unwelcome(reply: &Reply) -> Finding {
+    let finding = Finding::said(reply);
+    if reply.code == 521 { finding } else { finding.for_now() }
+}
+
+/// Why this server can't be given the message at all.
+fn unfit(mail: &Mail, offer: &Offer) -> Option<Finding> {
+    let needs_utf8 = mail.utf8
+        || mail.sender.mailbox().is_some_and(|sender| sender.needs_utf8())
+        || mail.recipients.iter().any(|recipient| recipient.address.needs_utf8());
+    if let Some(Some(most)) = offer.size.filter(|most| most.is_some_and(|most| mail.size > most)) {
+        // RFC 1870 6.1: no need to try.
+        let text = format!("the message has {} octets, the host takes at most {most}", mail.size);
+        return Some(Finding::ours(Status::new(5, 3, 4), text));
+    }
+    if needs_utf8 && !offer.utf8 {
+        // RFC 6531 3.5
+        return Some(Finding::ours(Status::new(5, 6, 7), "the host does not offer SMTPUTF8"));
+    }
+    match mail.body {
+        // RFC 6152 3: 8-bit text is not sent to who has not said that he takes it.
+        BodyKind::EightBitMime if !offer.eight_bit_mime => {
+            Some(Finding::ours(Status::new(5, 6, 3), "the host does not offer 8BITMIME"))
+        }
+        BodyKind::BinaryMime => {
+            Some(Finding::ours(Status::new(5, 6, 3), "the message is BINARYMIME, which can't be passed on"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::mail::address::Mailbox;
+    use crate::mail::envelope::Notify;
+    use crate::mail::status::Fate;
+
+    use super::super::reply::ReplyReader;
+    use super::*;
+
+    const FULL: &str = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 1000\r\n250 DSN\r\n";
+
+    fn reply(text: &str) -> Reply {
+        ReplyReader::default().take(text.as_bytes()).unwrap().1.unwrap()
+    }
+
+    fn mail(recipients: usize) -> Mail {
+        let recipient = |n| Recipient::plain(Mailbox::parse(&format!("r{n}@x.example"), false).unwrap());
+        Mail {
+            sender: ReversePath::Null,
+            ret: None,
+            envid: None,
+            body: BodyKind::SevenBit,
+            utf8: false,
+            size: 10,
+            recipients: (0..recipients).map(recipient).collect(),
+        }
+    }
+
+    /// A session that has been greeted with `ehlo`, whole.
+    fn greeted(language: Language, ehlo: &str) -> Client {
+        let mut client = Client::new(language, "own.example".into());
+        assert_eq!(client.on(Event::Opened), Action::Await(Phase::Greeting));
+        assert!(matches!(client.on(Event::Reply(reply("220 mx\r\n"))), Action::Send(_)));
+        assert_eq!(client.on(Event::Sent), Action::Await(Phase::Hello));
+        assert_eq!(client.on(Event::Reply(reply(ehlo))), Action::Ready);
+        client
+    }
+
+    /// What was sent, and what it came to.
+    type Played = (String, Action);
+
+    /// Plays a transaction: each wait is answered by the next of `replies`, `BROKEN` breaks the
+    /// connection.
+    fn play(client: &mut Client, mail: Mail, replies: &[&str]) -> Played {
+        let mut replies = replies.iter();
+        let mut sent = String::new();
+        let mut action = client.on(Event::Deliver(mail));
+        loop {
+            let event = match action {
+                Action::Send(bytes) => {
+                    sent.push_str(std::str::from_utf8(&bytes).unwrap());
+                    sent.push('|');
+                    Event::Sent
+                }
+                Action::SendContent => {
+                    sent.push_str("CONTENT|");
+                    Event::Sent
+                }
+                Action::Await(_) => match *replies.next().expect("a reply for every wait") {
+                    "BROKEN" => Event::Broken(Finding::ours(Status::new(4, 4, 2), "lost")),
+                    text => Event::Reply(reply(&format!("{text}\r\n"))),
+                },
+                over => {
+                    assert_eq!(replies.next(), None, "every reply is read");
+                    return (sent, over);
+                }
+            };
+            action = client.on(event);
+        }
+    }
+
+    /// A verdict in a few letters: `F250`, `O421`, `S`.
+    fn short(action: &Action) -> Vec<String> {
+        let Action::Finished(verdicts) = action else { panic!("{action:?}") };
+        let letters = |verdict: &Verdict| match verdict {
+            Verdict::Final(f) => format!("F{} {}", f.status.class, f.text),
+            Verdict::Open(f) => format!("O{} {}", f.status.class, f.text),
+            Verdict::Surplus => "S".to_string(),
+        };
+        verdicts.iter().map(letters).collect()
+    }
+
+    #[test]
+    fn a_message_takes_one_write_before_its_content_where_pipelining_is_offered() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let (sent, over) =
+            play(&mut client, mail(2), &["250 a", "250 b", "550 5.1.1 no", "354 go", "250 kept"]);
+        let group = "MAIL FROM:<> SIZE=10\r\nRCPT TO:<r0@x.example>\r\nRCPT TO:<r1@x.example>\r\nDATA\r\n";
+        assert_eq!(sent, format!("{group}|CONTENT|"));
+        assert_eq!(short(&over), ["F2 250 kept", "F5 550 5.1.1 no"]);
+        assert!(client.is_open() && client.was_heard());
+        let (sent, _) = play(&mut client, mail(1), &["250 a", "250 b", "354 go", "250 kept"]);
+        assert!(sent.starts_with("MAIL"), "no RSET after a whole transaction: {sent}");
+    }
+
+    #[test]
+    fn a_server_without_extensions_is_spoken_to_step_by_step() {
+        let mut client = Client::new(Language::Smtp, "own.example".into());
+        client.on(Event::Opened);
+        client.on(Event::Reply(reply("220 mx\r\n")));
+        client.on(Event::Sent);
+        let helo = client.on(Event::Reply(reply("502 what\r\n")));
+        assert_eq!(helo, Action::Send(b"HELO own.example\r\n".to_vec()));
+        client.on(Event::Sent);
+        assert_eq!(client.on(Event::Reply(reply("250-mx\r\n250 PIPELINING\r\n"))), Action::Ready);
+        let (sent, over) = play(&mut client, mail(1), &["250 a", "250 b", "354 go", "250 kept"]);
+        assert_eq!(sent, "MAIL FROM:<>\r\n|RCPT TO:<r0@x.example>\r\n|DATA\r\n|CONTENT|");
+        assert_eq!(short(&over), ["F2 250 kept"]);
+        let (sent, over) = play(&mut client, mail(1), &["250 a", "450 later"]);
+        assert!(!sent.contains("DATA"), "nobody to send to");
+        assert_eq!(short(&over), ["F4 450 later"]);
+        let (sent, _) = play(&mut client, mail(1), &["250 reset", "550 not you"]);
+        assert_eq!(sent, "RSET\r\n|MAIL FROM:<>\r\n|");
+    }
+
+    #[test]
+    fn data_for_nobody_ends_with_an_empty_message() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let (sent, over) = play(&mut client, mail(1), &["250 a", "550 no", "354 go", "250 kept?"]);
+        assert!(sent.ends_with("DATA\r\n|.\r\n|"), "{sent}");
+        assert_eq!(short(&over), ["F5 550 no"]);
+        let (sent, over) = play(&mut client, mail(1), &["250 reset", "550 you", "503 no", "503 no"]);
+        assert!(sent.starts_with("RSET\r\nMAIL"), "{sent}");
+        assert_eq!(short(&over), ["F5 550 you"]);
+    }
+
+    #[test]
+    fn a_421_decides_about_nobody() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let (_, over) = play(&mut client, mail(3), &["250 a", "250 b", "550 no", "421 closing"]);
+        assert_eq!(short(&over), ["O4 421 closing", "F5 550 no", "O4 421 closing"]);
+        assert!(!client.is_open());
+        let mut client = greeted(Language::Smtp, FULL);
+        let (_, over) = play(&mut client, mail(1), &["421 idle too long"]);
+        assert_eq!(short(&over), ["O4 421 idle too long"]);
+        assert!(!client.was_heard());
+    }
+
+    #[test]
+    fn after_the_dot_silence_is_nobody_elses_turn() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let (_, over) = play(&mut client, mail(1), &["250 a", "250 b", "354 go", "BROKEN"]);
+        assert_eq!(short(&over), ["F4 lost"]);
+        let mut client = greeted(Language::Smtp, FULL);
+        let (_, over) = play(&mut client, mail(1), &["250 a", "250 b", "BROKEN"]);
+        assert_eq!(short(&over), ["O4 lost"]);
+    }
+
+    #[test]
+    fn an_early_no_while_content_is_going_counts() {
+        for (early, verdict) in
+            [("552 too big", "F5 552 too big"), ("250 thanks", "O4 unexpected reply: 250 thanks")]
+        {
+            let mut client = greeted(Language::Smtp, FULL);
+            client.on(Event::Deliver(mail(1)));
+            client.on(Event::Sent);
+            client.on(Event::Reply(reply("250 a\r\n")));
+            client.on(Event::Reply(reply("250 b\r\n")));
+            assert_eq!(client.on(Event::Reply(reply("354 go\r\n"))), Action::SendContent);
+            let over = client.on(Event::Reply(reply(&format!("{early}\r\n"))));
+            assert_eq!(short(&over), [verdict]);
+            assert!(!client.is_open());
+        }
+    }
+
+    #[test]
+    fn too_many_recipients_are_sent_in_the_next_transaction() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let replies = [
+            "250 a",
+            "250 b",
+            "452 enough",
+            "552 5.5.3 enough",
+            "452 4.2.2 full",
+            "552 5.2.2 full",
+            "354 go",
+            "250 ok",
+        ];
+        let (_, over) = play(&mut client, mail(5), &replies);
+        assert_eq!(short(&over), ["F2 250 ok", "S", "S", "F4 452 4.2.2 full", "F5 552 5.2.2 full"]);
+        let (_, over) = play(&mut client, mail(1), &["250 a", "452 enough", "503 no"]);
+        assert_eq!(short(&over), ["F4 452 enough"], "the first one can't be too many");
+    }
+
+    #[test]
+    fn lmtp_answers_for_each_accepted_recipient() {
+        let mut client = greeted(Language::Lmtp, FULL);
+        let replies = [
+            "250 a",
+            "250 r0",
+            "550 r1",
+            "250 r2",
+            "250 r3",
+            "354 go",
+            "250 kept",
+            "550 5.2.2 full",
+            "BROKEN",
+        ];
+        let (_, over) = play(&mut client, mail(4), &replies);
+        assert_eq!(short(&over), ["F2 250 kept", "F5 550 r1", "F5 550 5.2.2 full", "F4 lost"]);
+        let mut client = greeted(Language::Lmtp, FULL);
+        let (_, over) = play(&mut client, mail(1), &["250 a", "550 r0", "354 go"]);
+        assert_eq!(short(&over), ["F5 550 r0"]);
+        assert!(!client.is_open(), "by LMTP an empty message for nobody has no answer");
+    }
+
+    #[test]
+    fn what_a_server_can_not_take_is_not_tried() {
+        let cases = [
+            (Mail { size: 1001, ..mail(2) }, FULL, "5.3.4"),
+            (Mail { body: BodyKind::EightBitMime, ..mail(2) }, "250 mx\r\n", "5.6.3"),
+            (Mail { body: BodyKind::BinaryMime, ..mail(2) }, FULL, "5.6.3"),
+            (Mail { utf8: true, ..mail(2) }, FULL, "5.6.7"),
+        ];
+        for (mail, ehlo, status) in cases {
+            let mut client = greeted(Language::Smtp, ehlo);
+            let Action::Finished(verdicts) = client.on(Event::Deliver(mail)) else { panic!() };
+            assert_eq!(verdicts.len(), 2);
+            let said = |v: &Verdict| matches!(v, Verdict::Final(f) if f.status.to_string() == status);
+            assert!(verdicts.iter().all(said), "{verdicts:?}");
+            assert!(client.is_open());
+        }
+    }
+
+    #[test]
+    fn parameters_go_to_who_offers_them() {
+        let mut wishes = mail(1);
+        wishes.ret = Some(Ret::Headers);
+        wishes.envid = Some("a+20b".into());
+        wishes.body = BodyKind::EightBitMime;
+        wishes.recipients[0].notify = Notify::parse("SUCCESS,FAILURE").unwrap();
+        wishes.recipients[0].original = Some("rfc822;o@x".into());
+        let mut client = greeted(Language::Smtp, FULL);
+        let (sent, _) = play(&mut client, wishes.clone(), &["550 a", "503 b", "503 c"]);
+        assert!(sent.contains("MAIL FROM:<> SIZE=10 BODY=8BITMIME RET=HDRS ENVID=a+20b\r\n"), "{sent}");
+        assert!(sent.contains("<r0@x.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;o@x\r\n"), "{sent}");
+        wishes.envid = Some("a b\r\nQUIT".into());
+        let mut client = greeted(Language::Smtp, "250-mx\r\n250-8BITMIME\r\n250 DSN\r\n");
+        let (sent, _) = play(&mut client, wishes, &["550 a"]);
+        assert_eq!(sent, "MAIL FROM:<> BODY=8BITMIME RET=HDRS\r\n|");
+    }
+
+    #[test]
+    fn a_host_that_does_not_welcome_us_is_left() {
+        for (greeting, class) in [("421 busy", 4), ("554 go away", 4), ("521 no mail here", 5), ("354 ?", 4)]
+        {
+            let mut client = Client::new(Language::Smtp, "own.example".into());
+            client.on(Event::Opened);
+            let action = client.on(Event::Reply(reply(&format!("{greeting}\r\n"))));
+            let Action::Failed(finding) = action else { panic!("{action:?}") };
+            assert_eq!((finding.status.class, finding.text.as_str()), (class, greeting));
+        }
+    }
+
+    const REPLIES: [&str; 8] =
+        ["250 y", "250 y", "354 g", "450 l", "550 5.1.1 n", "452 m", "421 c", "BROKEN"];
+
+    proptest! {
+        /// Whatever is answered, each recipient has one verdict, and it is a yes only if its RCPT
+        /// and the final dot were answered yes.
+        #[test]
+        fn every_recipient_has_the_verdict_that_was_said(
+            count in 1usize..5,
+            pipelining in any::<bool>(),
+            lmtp in any::<bool>(),
+            choices in prop::collection::vec(0usize..REPLIES.len(), 20),
+        ) {
+            let language = if lmtp { Language::Lmtp } else { Language::Smtp };
+            let mut client = greeted(language, if pipelining { FULL } else { "250 mx\r\n" });
+            let mut choices = choices.into_iter().cycle();
+            let (mut accepted, mut content, mut waits) = (0, false, 0);
+            let mut action = client.on(Event::Deliver(mail(count)));
+            let verdicts = loop {
+                let event = match action {
+                    Action::Send(_) => Event::Sent,
+                    Action::SendContent => { content = true; Event::Sent }
+                    Action::Await(phase) => {
+                        waits += 1;
+                        prop_assert!(waits < 20, "it comes to an end");
+                        match REPLIES[choices.next().unwrap()] {
+                            "BROKEN" => Event::Broken(Finding::ours(Status::new(4, 4, 2), "lost")),
+                            text => {
+                                accepted += usize::from(phase == Phase::Recipient && text == "250 y");
+                                Event::Reply(reply(&format!("{text}\r\n")))
+                            }
+                        }
+                    }
+                    Action::Finished(verdicts) => break verdicts,
+                    other => { prop_assert!(false, "{:?}", other); unreachable!() }
+                };
+                action = client.on(event);
+            };
+            prop_assert_eq!(verdicts.len(), count);
+            let yes = |v: &&Verdict| matches!(v, Verdict::Final(f) if f.status.fate() == Fate::Done);
+            let done = verdicts.iter().filter(yes).count();
+            prop_assert!(done <= accepted && (done == 0 || content));
+            for verdict in &verdicts {
+                if let Verdict::Open(finding) = verdict {
+                    prop_assert_eq!(finding.status.fate(), Fate::Later);
+                }
+            }
+        }
+    }
+}

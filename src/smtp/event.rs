@@ -1,0 +1,116 @@
+//! What goes in and out of the server's side of a session: events, actions, and what is between
+//! them, questions and judgements.
+
+use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::id::Id;
+
+use super::reply::Reply;
+
+/// The proof that a message is stored durably. Only the spool can make one, so a 250 without a sync
+/// does not compile.
+pub trait Proof {
+    /// The stored message's queue id.
+    fn id(&self) -> Id;
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event<'a, P> {
+    /// The connection is there.
+    Opened,
+    /// A line, without its CRLF.
+    Line(&'a [u8]),
+    /// A line longer than allowed; it has been swallowed up to its CRLF.
+    LongLine,
+    /// A line that ended in a bare LF, or held a bare CR (RFC 5321 2.3.8).
+    BareLineEnd,
+    /// In place of what the last action wanted: while [`Server::client_must_wait`](super::server::Server::client_must_wait), the client has
+    /// sent more already (RFC 2920 3.1). Whether to look for that is the worker's choice.
+    TooSoon,
+    /// The answer to [`Action::Judge`] about a sender or a recipient.
+    Judged(Verdict),
+    /// The answer to [`Action::TakeData`].
+    Data(Result<P, DataFault>),
+    /// A deadline for the next command has passed.
+    TimedOut,
+    /// The server is going down.
+    Closing,
+}
+
+/// What is to be done. The worker then comes back with an event; after `Say` the next line's.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say this, then read the next line. Replies may be gathered while lines are waiting (RFC 2920).
+    Say(Reply),
+    /// Decide about the transaction's sender (`recipient` is none) or about a recipient; answer
+    /// with [`Event::Judged`].
+    Judge(Question),
+    /// Open a draft. If that fails, give `Event::Data(Err(..))` without a word to the client (disk
+    /// full: 452 before 354). Else say `go_ahead`, read the data, store it, and give [`Event::Data`].
+    TakeData {
+        /// `354 …`
+        go_ahead: Reply,
+    },
+    /// Say this and close.
+    HangUp(Reply),
+}
+
+/// What is to be judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// May this be the sender?
+    Sender(ReversePath),
+    /// May mail be taken for this recipient? `None` is `<postmaster>` without a domain.
+    Recipient(Option<Mailbox>),
+}
+
+/// The judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Accepted. For `<postmaster>` without a domain: as this mailbox.
+    Accept(Option<Mailbox>),
+    /// Not accepted: the whole reply (4xx or 5xx), from who judged.
+    Refuse(Reply),
+    /// Not accepted, and the session ends with this reply (421).
+    HangUp(Reply),
+}
+
+/// Why data that was read, or was to be read, is not stored. All of it has been swallowed up to the
+/// final dot where 354 had been said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataFault {
+    /// More than `max_message_size`: 552 5.3.4.
+    TooBig,
+    /// A bare LF or CR in the data: 550 5.6.0 (RFC 5321 2.3.8, no smuggling).
+    BareLineEnd,
+    /// Too many Received fields: 554 5.4.6.
+    Loop,
+    /// No space: 452 4.3.1.
+    Full,
+    /// Another fault of the disk: 451 4.3.0.
+    Disk,
+    /// Refused by a rule: the whole reply.
+    Refused(Reply),
+}
+
+impl DataFault {
+    /// The reply to the final dot, or to DATA.
+    pub fn into_reply(self) -> Reply {
+        match self {
+            // RFC 1870 6.1 and 6.3
+            DataFault::TooBig => {
+                Reply::coded(552, 3, 4, "the message is larger than the SIZE in the answer to EHLO")
+            }
+            DataFault::BareLineEnd => {
+                Reply::coded(550, 6, 0, "the message has a bare CR or LF; send every line end as CR LF")
+            }
+            DataFault::Loop => {
+                Reply::coded(554, 4, 6, "too many Received fields: this message goes round in a loop")
+            }
+            DataFault::Full => Reply::coded(452, 3, 1, "no space for this message now; try again later"),
+            DataFault::Disk => Reply::coded(451, 3, 0, "this message could not be stored; try again later"),
+            DataFault::Refused(reply) => reply,
+        }
+    }
+}
