@@ -28,3 +28,7 @@ pub mod unix;
 // floor 2: languages
 pub mod courier;
 pub mod smtp;
+
+// floor 3: told
+pub mod config;
+pub mod logbook;

@@ -1,0 +1,215 @@
+//! Contradictions: what each setting may say, but not beside the others or on this host.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use crate::mail::address::parse_domain;
+
+use crate::unix::{privilege, users};
+
+use super::file::{Reading, unset};
+use super::nearest::quoted;
+use super::{Auth, Config, DomainFate, ListenAddress, ListenTls, RelayTls, Users};
+
+/// Notes every contradiction.
+pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
+    names(config, reading);
+    listeners(config, reading);
+    keys(config, reading);
+    mailboxes(config, reading);
+    let queue = &config.queue;
+    if queue.first_retry > queue.longest_retry {
+        let what = format!(
+            "first_retry ({} s) is longer than longest_retry ({} s)",
+            queue.first_retry.as_secs(),
+            queue.longest_retry.as_secs()
+        );
+        let both = ["queue.first_retry", "queue.longest_retry"];
+        let set = both.into_iter().find(|setting| reading.is_set(setting));
+        reading.fault_of(set.unwrap_or(both[0]), what);
+    }
+}
+
+fn names(config: &Config, reading: &mut Reading<'_>) {
+    if parse_domain(&config.hostname).as_deref() != Ok(&config.hostname) || config.hostname.starts_with('[') {
+        let what = format!(
+            "hostname: {} is no host name; set it to this host's full name, as \"mail.example.org\"",
+            quoted(&config.hostname)
+        );
+        reading.fault_of("hostname", what);
+    }
+    let accounts = [
+        ("postmaster", &config.postmaster),
+        ("user", &config.user),
+        ("queue_user", &config.queue_user),
+        ("remote_user", &config.remote_user),
+        ("drop_group", &config.drop_group),
+    ];
+    for (setting, name) in accounts {
+        if name.is_empty() {
+            reading.fault_of(setting, format!("{setting}: a name is wanted here"));
+        }
+    }
+}
+
+/// No address twice: the second could not be bound.
+fn listeners(config: &Config, reading: &mut Reading<'_>) {
+    for (n, listen) in config.listen.iter().enumerate() {
+        let setting = format!("listen.{n}.address");
+        let before = config.listen[..n].iter().position(|other| covers(&other.address, &listen.address));
+        if let Some(other) = before {
+            let line = reading.line_of(&format!("listen.{other}.address"));
+            let what = format!("address: {} is taken by the [[listen]] of line {line}", listen.address);
+            reading.fault_of(&setting, what);
+        }
+        if listen.tls == ListenTls::Implicit && config.tls.certificate.is_none() {
+            let what = "tls: \"implicit\" needs a certificate: set tls.certificate and tls.key".to_string();
+            reading.fault_of(&format!("listen.{n}.tls"), what);
+        }
+    }
+}
+
+/// Whether two addresses can't be listened on at once. `[::]` takes IPv4 too; port 0 is always
+/// another one.
+fn covers(a: &ListenAddress, b: &ListenAddress) -> bool {
+    match (a, b) {
+        (ListenAddress::Unix(a), ListenAddress::Unix(b)) => a == b,
+        (ListenAddress::Tcp(a), ListenAddress::Tcp(b)) => {
+            let all = |ip: std::net::IpAddr| ip.is_unspecified();
+            let one_family = a.is_ipv4() == b.is_ipv4();
+            let both = |v6: &std::net::SocketAddr| v6.is_ipv6() && all(v6.ip());
+            let meet = a.ip() == b.ip() || (one_family && (all(a.ip()) || all(b.ip()))) || both(a) || both(b);
+            a.port() == b.port() && a.port() != 0 && meet
+        }
+        _ => false,
+    }
+}
+
+/// The certificate's files must be readable by who opens them.
+fn keys(config: &Config, reading: &mut Reading<'_>) {
+    if config.tls.key.is_some() && config.tls.certificate.is_none() {
+        reading.fault_of("tls.key", "key: a key without a certificate: set tls.certificate too".into());
+    }
+    for (setting, path) in [("certificate", &config.tls.certificate), ("key", &config.tls.key)] {
+        let Some(path) = path else { continue };
+        if let Err(why) = readable(path, setting == "certificate") {
+            // The keeper opens the keys, as root, and hands them on: the programs that run as
+            // another user need not be able to.
+            let left_to_keeper =
+                why.kind() == ErrorKind::PermissionDenied && config.drop_privileges && !privilege::is_root();
+            if !left_to_keeper {
+                let what =
+                    format!("{setting}: {} can't be read: {why}; {}", path.display(), remedy(setting, &why));
+                reading.fault_of(&format!("tls.{setting}"), what);
+            }
+        }
+    }
+}
+
+/// Whether a file can be opened, or a folder where one is allowed.
+fn readable(path: &Path, folder: bool) -> io::Result<()> {
+    let file = File::open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || (folder && kind.is_dir()) { Ok(()) } else { Err(io::Error::other("it is no file")) }
+}
+
+fn remedy(setting: &str, why: &io::Error) -> String {
+    match why.kind() {
+        ErrorKind::PermissionDenied => "make it readable for the user who starts posta".to_string(),
+        _ => format!("set tls.{setting} to where it is"),
+    }
+}
+
+/// Owners must exist, and paths must be what they are used for.
+fn mailboxes(config: &Config, reading: &mut Reading<'_>) {
+    for rule in &config.domains {
+        let DomainFate::Users { owner: Some(owner), .. } = &rule.fate else { continue };
+        // A name service that can't say now may say later: the mail waits then.
+        if let Ok(None) = users::by_name(owner) {
+            let what = format!("owner: there is no account {} on this host", quoted(owner));
+            reading.fault_of(&format!("domains.{}.owner", rule.domain), what);
+        }
+    }
+    let root = &config.local.root_mailbox;
+    if root.starts_with('~') || root.contains('{') {
+        let what = "root_mailbox: a fixed path that begins with \"/\" is wanted here".to_string();
+        reading.fault_of("local.root_mailbox", what);
+    }
+    let delimiter = &config.local.delimiter;
+    if delimiter.chars().any(|c| !c.is_ascii_punctuation() || "@./\"\\".contains(c)) {
+        let what = format!("delimiter: {} can't part a user's name from an extension", quoted(delimiter));
+        reading.fault_of("local.delimiter", what);
+    }
+}
+
+impl Config {
+    /// What the administrator should know, but what doesn't stop a start. What only the tables can
+    /// tell, the router warns of.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.drop_privileges {
+            warnings
+                .push("drop_privileges is false: every program keeps the rights of its caller".to_string());
+        }
+        if !self.hostname.contains('.') && self.hostname != "localhost" {
+            warnings.push(format!("hostname {} has no domain: other servers may refuse it", self.hostname));
+        }
+        for network in self.smtpd.relay_from.iter().filter(|network| network.bits == 0) {
+            warnings.push(format!("smtpd.relay_from has {network}: everybody may relay"));
+        }
+        if self.queue.warn_after >= self.queue.give_up {
+            warnings.push(
+                "queue.warn_after is not before give_up: no sender hears that mail is late".to_string(),
+            );
+        }
+        self.warn_of_accounts(&mut warnings);
+        self.warn_of_users_files(&mut warnings);
+        self.warn_of_what_is_to_come(&mut warnings);
+        warnings
+    }
+
+    fn warn_of_accounts(&self, warnings: &mut Vec<String>) {
+        if !self.drop_privileges || !privilege::is_root() {
+            return;
+        }
+        for (setting, name) in
+            [("user", &self.user), ("queue_user", &self.queue_user), ("remote_user", &self.remote_user)]
+        {
+            if let Ok(None) = users::by_name(name) {
+                warnings.push(format!("{setting}: there is no account {name}: make it, or name another"));
+            }
+        }
+        if let Ok(None) = users::group_id(&self.drop_group) {
+            warnings
+                .push(format!("drop_group: there is no group {}: make it, or name another", self.drop_group));
+        }
+    }
+
+    fn warn_of_users_files(&self, warnings: &mut Vec<String>) {
+        for rule in &self.domains {
+            if let DomainFate::Users { users: Users::File(path), .. } = &rule.fate
+                && path.try_exists().is_ok_and(|exists| !exists)
+            {
+                let (path, domain) = (path.display(), &rule.domain);
+                warnings.push(format!("there is no users file {path}: mail for {domain} has to wait"));
+            }
+        }
+    }
+
+    /// Settings that this version reads but does not act upon.
+    fn warn_of_what_is_to_come(&self, warnings: &mut Vec<String>) {
+        let mut early = |setting: &str, set: bool| {
+            if set {
+                warnings.push(format!("{setting} has no effect yet: this version knows no TLS and no login"));
+            }
+        };
+        early("tls.certificate", self.tls.certificate.is_some());
+        early("tls = \"implicit\" of [[listen]]", self.listen.iter().any(|l| l.tls == ListenTls::Implicit));
+        for rule in &self.domains {
+            early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
+            early(&format!("login of {}", rule.domain), rule.login.is_some());
+        }
+        early("[auth]", self.auth != unset(Auth::read));
+    }
+}

@@ -1,0 +1,293 @@
+//! Every setting, once: its name, its kind, its default and a line of help.
+//!
+//! From these rows come the structs of the configuration, the reader of posta.toml, what is said
+//! of an unknown name, `postactl settings`, and the list in posta.toml(5), which `tests/settings.rs`
+//! compares with them. A default is TOML.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::domain;
+use super::file::Entry;
+use super::kind::{self, Choice, Flag, Kind, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text};
+use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
+
+/// A setting, as `postactl settings` shows it.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Its full name, as `smtpd.max_recipients`. In `listen.` it is said once for each `[[listen]]`,
+    /// in `domains.NAME.` for each domain.
+    pub name: &'static str,
+    /// What it is if it is not set, in TOML.
+    pub default: &'static str,
+    /// What it does, in a line.
+    pub help: &'static str,
+    kind: fn() -> String,
+}
+
+impl Row {
+    /// What a value may be, in a few words.
+    pub fn kind(&self) -> String {
+        (self.kind)()
+    }
+}
+
+/// All rows.
+pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
+    let sections = [
+        Config::ROWS,
+        Listen::ROWS,
+        Tls::ROWS,
+        Words::ROWS,
+        Log::ROWS,
+        Smtpd::ROWS,
+        Local::ROWS,
+        Limits::ROWS,
+        Auth::ROWS,
+        Queue::ROWS,
+        Remote::ROWS,
+    ];
+    sections.into_iter().flatten()
+}
+
+/// Makes a struct of a section's rows, `name: type = kind, default, help;`. Fields that are no
+/// settings of their own, but whole tables, follow with how they are read.
+macro_rules! section {
+    (
+        $(#[$doc:meta])*
+        $vis:vis struct $name:ident, $prefix:literal {
+            $( $field:ident: $type:ty = $kind:expr, $default:tt, $help:literal; )*
+        }
+        $( with($entry:ident) {
+            $( $(#[$more_doc:meta])* $more:ident: $more_type:ty = $read:expr; )*
+        } )?
+    ) => {
+        $(#[$doc])*
+        $vis struct $name {
+            $( #[doc = $help] pub $field: $type, )*
+            $( $( $(#[$more_doc])* pub $more: $more_type, )* )?
+        }
+
+        impl $name {
+            pub(super) const ROWS: &[Row] = &[$( Row {
+                name: concat!($prefix, stringify!($field)),
+                default: stringify!($default),
+                help: $help,
+                kind: || $kind.word(),
+            } ),*];
+
+            /// Reads the section, and notes its faults.
+            pub(super) fn read(entry: &mut Entry<'_, '_>) -> $name {
+                $( let $field = entry.setting(stringify!($field), &$kind, stringify!($default)); )*
+                $( let $entry = entry; $( let $more = $read; )* )?
+                $name { $( $field, )* $( $( $more, )* )? }
+            }
+        }
+    };
+}
+section! {
+    /// Everything that is set, after defaults. Only a program's `main.rs` sees it; every room gets
+    /// a small struct of plain values.
+    #[derive(Debug, Clone)]
+    pub struct Config, "" {
+        hostname: String = Text, "", "This host's own name. Empty: the system's.";
+        postmaster: String = Text, "root", "Who reads mail for postmaster of a domain that has none of its own.";
+        spool: PathBuf = Path, "/var/spool/posta", "The folder of the queue.";
+        run: PathBuf = Path, "/run/posta", "The folder of sockets, pid files and counters.";
+        libexec: PathBuf = Path, "/usr/local/libexec/posta",
+            "Where a program that is not beside its caller is looked for.";
+        user: String = Text, "posta", "The account that posta-smtpd runs as.";
+        queue_user: String = Text, "postaq", "The account that posta-queue runs as.";
+        remote_user: String = Text, "postar", "The account that posta-remote runs as.";
+        drop_group: String = Text, "postadrop", "The group of posta-drop.";
+        drop_privileges: bool = Flag, true, "False: every program keeps the rights of its caller. For tests.";
+    }
+    with(entry) {
+        /// The file it was read from, if there is one.
+        file: Option<PathBuf> = None;
+        /// `[[listen]]`: where posta-smtpd listens.
+        listen: Vec<Listen> = entry.each("listen", Listen::read);
+        /// `[tls]`
+        tls: Tls = entry.section("tls", Tls::read);
+        /// `[domains]`: what becomes of mail for each domain, `*` last.
+        domains: Vec<DomainRule> = entry.section("domains", domain::read);
+        /// `[log]`
+        log: Log = entry.section("log", Log::read);
+        /// `[smtpd]`
+        smtpd: Smtpd = entry.section("smtpd", Smtpd::read);
+        /// `[local]`
+        local: Local = entry.section("local", Local::read);
+        /// `[limits]`
+        limits: Limits = entry.section("limits", Limits::read);
+        /// `[auth]`
+        auth: Auth = entry.section("auth", Auth::read);
+        /// `[queue]`
+        queue: Queue = entry.section("queue", Queue::read);
+        /// `[remote]`
+        remote: Remote = entry.section("remote", Remote::read);
+    }
+}
+
+section! {
+    /// One place where posta-smtpd listens.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Listen, "listen." {
+        address: ListenAddress = kind::Place, "[::]:25", "An address and a port, or unix:/path.";
+        tls: ListenTls = Choice(ListenTls::WORDS), "starttls",
+            "Whether sessions may turn to TLS (where there is a certificate), never do, or begin with it.";
+        submission: bool = Flag, false, "For mail of this host's users: AUTH wanted, sender completed.";
+    }
+}
+
+section! {
+    /// The certificate of this host.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Tls, "tls." {
+        certificate: Option<PathBuf> = Maybe(Path), "",
+            "A file with the certificate and its chain, or a folder with NAME/cert.pem and NAME/key.pem.";
+        key: Option<PathBuf> = Maybe(Path), "", "The file with its key. Empty: it is in the certificate's file.";
+    }
+}
+
+section! {
+    /// What is written of one domain; a [`DomainRule`] is what it means.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(super) struct Words, "domains.NAME." {
+        users: String = Text, "", "Mailboxes of this host, of: \"system\", its accounts; a users file; \"*\", anybody.";
+        mailbox: Option<String> = Maybe(MailboxPath), "", "The mailbox of each user. Empty: as local.mailbox says.";
+        owner: String = Text, "", "The account that owns the mailboxes. Empty: each user.";
+        lmtp: String = Text, "", "Mail is handed over by LMTP to this host:port or unix:/path.";
+        relay: String = Text, "", "Mail is sent on: to \"mx\", the domain's own servers, or to this host:port.";
+        accept: bool = Choice(&[("anyone", false), ("clients", true)]), "anyone",
+            "From whom mail for the domain is taken: anyone, or only clients that may relay.";
+        tls: RelayTls = Choice(RelayTls::WORDS), "may", "Whether the way to the relay may be or must be encrypted, or verified too.";
+        login: Option<PathBuf> = Maybe(Path), "", "The file with the user name and password for the relay.";
+    }
+}
+
+section! {
+    /// Where programs say what they do.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Log, "log." {
+        to: LogTo = Choice(&[("stderr", LogTo::Stderr), ("syslog", LogTo::Syslog)]), "stderr",
+            "Where the log goes.";
+        level: log::LevelFilter = Choice(LEVELS), "info", "How much is logged.";
+    }
+}
+
+const LEVELS: &[(&str, log::LevelFilter)] = &[
+    ("error", log::LevelFilter::Error),
+    ("warn", log::LevelFilter::Warn),
+    ("info", log::LevelFilter::Info),
+    ("debug", log::LevelFilter::Debug),
+];
+
+section! {
+    /// Sessions with clients.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Smtpd, "smtpd." {
+        relay_from: Vec<Network> = Networks, ["127.0.0.0/8", "::1"], "Clients that may relay without a password.";
+        max_message_size: u64 = Size, "50M", "The longest message taken, as announced in EHLO.";
+        max_recipients: usize = Number { least: 1, most: 100_000 }, 1000, "Recipients of one message.";
+        max_sessions: usize = Number { least: 1, most: 1_000_000 }, 1000, "Sessions at once.";
+        max_sessions_per_client: usize = Number { least: 1, most: 1_000_000 }, 100,
+            "Sessions at once from one client address.";
+        max_errors: usize = Number { least: 1, most: 10_000 }, 20,
+            "Wrong commands and refused recipients in one session, then it ends with 421.";
+        max_hops: usize = Number { least: 1, most: 1000 }, 50, "Received fields in a message; more is a loop.";
+        command_timeout: Duration = Span, "5m", "How long a client may take for a whole command line.";
+        data_timeout: Duration = Span, "5m", "How long a client may take for each piece of a message.";
+        message_timeout: Duration = Span, "1h", "How long a client may take for a whole message.";
+    }
+}
+
+section! {
+    /// Mailboxes of this host.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Local, "local." {
+        mailbox: String = MailboxPath, "~/Maildir/", "Each user's mailbox: a Maildir if it ends in /, else an mbox.";
+        aliases: PathBuf = Path, "/etc/aliases", "The table of aliases(5). A missing one is an empty one.";
+        delimiter: String = Text, "+", "What parts a user's name from an extension; empty: nothing does.";
+        root_mailbox: String = MailboxPath, "/var/mail/root/",
+            "Mail for uid 0 that no alias sends elsewhere, delivered as user mail.";
+        max_children: usize = Number { least: 1, most: 10_000 }, 100, "Child processes of posta-local at once.";
+        timeout: Duration = Span, "5m", "How long one delivery may take.";
+    }
+}
+
+section! {
+    /// Rates of each client. 0 is no limit; clients in `relay_from` have none.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Limits, "limits." {
+        connections_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Connections of one client. 0: no limit.";
+        messages_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Messages of one client. 0: no limit.";
+        recipients_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Recipients of one client. 0: no limit.";
+    }
+}
+
+section! {
+    /// Wrong passwords.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Auth, "auth." {
+        lock_out_after: u32 = Number { least: 0, most: 1_000_000 }, 20,
+            "Wrong passwords of one client or for one user, then all are refused. 0: never.";
+        lock_out: Duration = Span, "10m", "For how long they are refused.";
+    }
+}
+
+section! {
+    /// The queue.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Queue, "queue." {
+        give_up: Duration = Span, "5d", "After this the sender is told that a message could not be delivered.";
+        warn_after: Duration = Span, "4h", "After this the sender is told that a message is late.";
+        first_retry: Duration = Span, "5m", "The wait after the first attempt.";
+        longest_retry: Duration = Span, "4h", "The longest wait between two attempts.";
+        slots: usize = Number { least: 1, most: 1_000_000 }, 1000, "Messages worked on at once.";
+    }
+}
+
+section! {
+    /// Sending to other servers.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Remote, "remote." {
+        port: u16 = Number { least: 1, most: 65_535 }, 25, "The port of a domain's mail exchangers.";
+        max_connections: usize = Number { least: 1, most: 10_000 }, 200, "Connections at once.";
+        max_connections_per_destination: usize = Number { least: 1, most: 10_000 }, 20,
+            "Connections at once to one destination.";
+        max_messages_per_connection: usize = Number { least: 1, most: 1_000_000 }, 100,
+            "Messages sent over one connection.";
+        nameserver: Option<SocketAddr> = Maybe(kind::Address), "", "The name server that is asked. Empty: the system's.";
+        zone: Option<PathBuf> = Maybe(Path), "", "A text file that answers in place of the DNS, for tests.";
+        connect_timeout: Duration = Span, "30s", "How long a server may take to take a connection.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::unset;
+    use super::*;
+
+    #[test]
+    fn every_row_is_of_its_kind_and_says_what_it_does() {
+        // Reading nothing reads every default.
+        let config = unset(Config::read);
+        assert_eq!(config.smtpd.max_message_size, 50 << 20);
+        unset(Words::read);
+        for row in rows() {
+            assert!(row.help.ends_with('.') && row.help.len() < 100, "{}: {}", row.name, row.help);
+            assert!(!row.kind().is_empty());
+        }
+    }
+
+    #[test]
+    fn every_setting_has_one_row() {
+        let mut names: Vec<&str> = rows().map(|row| row.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(count > 50);
+    }
+}

@@ -1,0 +1,9 @@
+//! Floor 3, told: what we say. One line per event: the queue id, then `key=value`.
+//!
+//! [`entry`] has the words, so that every program says the same thing in the same way and the tools
+//! that read Postfix's log understand it. [`sink`] is the door to env_logger: where lines go, and
+//! in what dress. [`count`] are the counters behind `postactl metrics`.
+
+pub mod count;
+pub mod entry;
+pub mod sink;
