@@ -32,3 +32,7 @@ pub mod smtp;
 // floor 3: told
 pub mod config;
 pub mod logbook;
+
+// floor 4: services
+pub mod dns;
+pub mod route;

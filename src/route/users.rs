@@ -1,0 +1,233 @@
+//! Users files, and what is published of them.
+//!
+//! A users file is Dovecot's passwd-file: `user@domain:{SCHEME}hash:uid:gid::home::extra`. It has
+//! password hashes, so only posta-auth opens it ([`publish`]); all others read `run/users`, where
+//! posta-auth puts all users files without the hashes:
+//!
+//! ```text
+//! posta-users 1
+//! file    /etc/posta/users
+//! user    alice@example.net    5000    5000    /srv/home/alice
+//! user    bob@example.net    -    -
+//! broken    carl@example.net    the uid is no number
+//! file    /etc/posta/more
+//! failed    /etc/posta/lost    No such file or directory
+//! ```
+//!
+//! The fields are parted by tabs. What could not be read is said too: mail for it waits, and is not
+//! refused as for somebody unknown.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// The first line of what is published: it names the format's version.
+const HEAD: &str = "posta-users 1";
+
+/// A user, as published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    /// As written in the file, in lower case; with its domain, unless the user is one in every
+    /// domain of the file.
+    pub(super) name: String,
+    /// User and group id, if the file says them.
+    pub(super) ids: Option<(u32, u32)>,
+    /// The home folder; empty if the file says none.
+    pub(super) home: String,
+}
+
+/// The users of one file; an error is why nobody can say who they are.
+type Users = Result<HashMap<String, Result<User, String>>, String>;
+
+/// All users files.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    files: HashMap<PathBuf, Users>,
+}
+
+/// Reads users files and gives their text for `run/users`, without hashes. Says in the log what
+/// could not be read.
+pub fn publish(files: &[PathBuf]) -> String {
+    let mut text = format!("{HEAD}\n");
+    for path in files {
+        // Writing to a String doesn't fail.
+        let _ = match std::fs::read(path) {
+            Ok(bytes) => {
+                let _ = writeln!(text, "file\t{}", path.display());
+                publish_file(&mut text, path, &String::from_utf8_lossy(&bytes))
+            }
+            Err(why) => {
+                log::error!("users file {}: {why}", path.display());
+                writeln!(text, "failed\t{}\t{why}", path.display())
+            }
+        };
+    }
+    text
+}
+
+fn publish_file(text: &mut String, path: &Path, content: &str) -> std::fmt::Result {
+    for (n, line) in content.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, read) = read_line(line);
+        if name.is_empty() || name.contains(char::is_control) {
+            log::error!("{}:{}: no user name", path.display(), n + 1);
+            continue;
+        }
+        match read {
+            Ok((Some((uid, gid)), home)) => writeln!(text, "user\t{name}\t{uid}\t{gid}\t{home}")?,
+            Ok((None, home)) => writeln!(text, "user\t{name}\t-\t-\t{home}")?,
+            Err(why) => {
+                log::error!("{}:{}: {why}", path.display(), n + 1);
+                writeln!(text, "broken\t{name}\t{why}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a line says beside its hash: ids, if any, and home.
+type Said<'l> = (Option<(u32, u32)>, &'l str);
+
+/// The user's name in lower case, and what the line says of the user.
+fn read_line(line: &str) -> (String, Result<Said<'_>, String>) {
+    let mut fields = line.split(':').map(str::trim);
+    let mut next = || fields.next().unwrap_or_default();
+    let (name, _hash, uid, gid, _gecos, home) = (next(), next(), next(), next(), next(), next());
+    let read = || {
+        if home.contains(char::is_control) || !(home.is_empty() || home.starts_with('/')) {
+            return Err("the home is no path that begins with /".to_string());
+        }
+        if uid.is_empty() && gid.is_empty() {
+            return Ok((None, home));
+        }
+        let uid = uid.parse().map_err(|_| "the uid is no number".to_string())?;
+        let gid = gid.parse().map_err(|_| "the gid is no number".to_string())?;
+        Ok((Some((uid, gid)), home))
+    };
+    (name.to_lowercase(), read())
+}
+
+impl Published {
+    /// Reads what was published. One wrong line makes all of it doubtful.
+    pub(super) fn parse(_path: &Path, text: &str) -> Result<Published, String> {
+        let mut lines = text.lines();
+        if lines.next() != Some(HEAD) {
+            return Err(format!("does not begin with \"{HEAD}\""));
+        }
+        let mut published = Published::default();
+        let mut file = None;
+        for (n, line) in lines.enumerate() {
+            let read = published.add(&mut file, line);
+            read.ok_or_else(|| format!("line {} can't be understood", n + 2))?;
+        }
+        Ok(published)
+    }
+
+    fn add(&mut self, file: &mut Option<PathBuf>, line: &str) -> Option<()> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields[..] {
+            ["file", path] => {
+                *file = Some(path.into());
+                self.files.insert(path.into(), Ok(HashMap::new()));
+            }
+            ["failed", path, why] => {
+                *file = None;
+                self.files.insert(path.into(), Err(why.to_string()));
+            }
+            ["user", name, uid, gid, home] => {
+                let ids = match (uid, gid) {
+                    ("-", "-") => None,
+                    (uid, gid) => Some((uid.parse().ok()?, gid.parse().ok()?)),
+                };
+                let user = User { name: name.to_string(), ids, home: home.to_string() };
+                self.users(file)?.insert(name.to_string(), Ok(user));
+            }
+            ["broken", name, why] => {
+                self.users(file)?.insert(name.to_string(), Err(why.to_string()));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn users(&mut self, file: &Option<PathBuf>) -> Option<&mut HashMap<String, Result<User, String>>> {
+        self.files.get_mut(file.as_ref()?)?.as_mut().ok()
+    }
+
+    /// Looks for `local@domain`, then for `local`, in one file. `None`: there is no such user. An
+    /// error: nobody can say. Names are compared without regard to case.
+    pub(super) fn find(&self, file: &Path, local: &str, domain: &str) -> Result<Option<&User>, String> {
+        let users = match self.files.get(file) {
+            Some(Ok(users)) => users,
+            Some(Err(why)) => return Err(format!("{}: {why}", file.display())),
+            None => return Err(format!("{} is not published by posta-auth yet", file.display())),
+        };
+        let local = local.to_lowercase();
+        let found = users.get(&format!("{local}@{domain}")).or_else(|| users.get(&local));
+        found
+            .map(|user| user.as_ref().map_err(|why| format!("{}: {local}: {why}", file.display())))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn files_are_published_without_hashes_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two, lost) =
+            (folder.path().join("one"), folder.path().join("two"), folder.path().join("lost"));
+        let content = "# users\nAlice@Example.net:{PLAIN}secret:5000:5001::/srv/alice::x=y\nbob:{PLAIN}secret\n\
+                       carl@example.net:secret:x:1::/srv/carl::\ndan@example.net:secret:1:1::srv::\n";
+        std::fs::write(&one, content).unwrap();
+        std::fs::write(&two, "").unwrap();
+        let text = publish(&[one.clone(), two.clone(), lost.clone()]);
+        assert!(!text.contains("secret"), "{text}");
+        let published = Published::parse(Path::new("users"), &text).unwrap();
+        let alice =
+            User { name: "alice@example.net".into(), ids: Some((5000, 5001)), home: "/srv/alice".into() };
+        assert_eq!(published.find(&one, "ALICE", "example.net"), Ok(Some(&alice)));
+        assert_eq!(published.find(&one, "alice", "other.example"), Ok(None));
+        let bob = User { name: "bob".into(), ids: None, home: String::new() };
+        assert_eq!(published.find(&one, "bob", "any.example"), Ok(Some(&bob)));
+        for broken in ["carl", "dan"] {
+            assert!(published.find(&one, broken, "example.net").is_err());
+        }
+        assert_eq!(published.find(&two, "alice", "example.net"), Ok(None));
+        assert!(published.find(&lost, "alice", "example.net").unwrap_err().contains("No such file"));
+        assert!(
+            published.find(Path::new("/x"), "alice", "example.net").unwrap_err().contains("not published")
+        );
+    }
+
+    #[test]
+    fn a_wrong_line_makes_all_doubtful() {
+        for bad in [
+            "",
+            "posta-users 2\n",
+            "posta-users 1\nuser\ta\t-\t-\t\n",
+            "posta-users 1\nfile\t/x\nuser\ta\t-\n",
+            "posta-users 1\nfile\t/x\nuser\ta\tx\t1\t\n",
+            "posta-users 1\nfile\t/x\n\n",
+            "posta-users 1\nfailed\t/x\twhy\nuser\ta\t-\t-\t\n",
+        ] {
+            assert!(Published::parse(Path::new("users"), bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_users_file_is_published_as_something_readable(text in "([a-z@:/0-9 \t\n#{}]|\\PC){0,80}") {
+            let mut published = format!("{HEAD}\nfile\t/x\n");
+            publish_file(&mut published, Path::new("/x"), &text).unwrap();
+            prop_assert!(Published::parse(Path::new("users"), &published).is_ok(), "{published}");
+        }
+    }
+}
