@@ -36,3 +36,4 @@ pub mod logbook;
 // floor 4: services
 pub mod dns;
 pub mod route;
+pub mod spool;
