@@ -35,5 +35,10 @@ pub mod logbook;
 
 // floor 4: services
 pub mod dns;
+pub mod maildir;
+pub mod net;
 pub mod route;
 pub mod spool;
+
+// floor 5: judgement
+pub mod policy;

@@ -1,0 +1,341 @@
+//! Delivery into a Maildir, in steps: write, sync, name, sync.
+//!
+//! The syncs between the steps are the caller's, so that many deliveries can share one;
+//! [`deliver`] does all steps for one message.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+
+use crate::unix::durable::{Durable, Folder};
+
+use super::copy::{Copy, Message};
+use super::name::Name;
+use super::place::{Reached, inner_or_made};
+
+/// A file in `tmp/` that is older than this belongs to nobody.
+const ABANDONED: Duration = Duration::from_secs(36 * 3600);
+/// Most files of `tmp/` looked at in one sweep.
+const SWEPT: usize = 1000;
+
+/// Why a delivery failed: a call of the operating system, and where.
+#[derive(Debug, Error)]
+#[error("{path}: {source}")]
+pub struct DeliverError {
+    /// The file or folder.
+    pub path: String,
+    /// The reason.
+    pub source: io::Error,
+}
+
+/// An opened Maildir.
+#[derive(Debug)]
+pub struct Maildir {
+    tmp: Folder,
+    new: Folder,
+    device: u64,
+    /// Folders around it that were made for it, and not synced by themselves.
+    changed: RefCell<Vec<Folder>>,
+}
+
+impl Maildir {
+    /// Opens the Maildir in a folder; its three folders are made where they are missing.
+    pub fn open(disk: &dyn Durable, reached: Reached) -> Result<Maildir, DeliverError> {
+        let Reached { folder, mut changed } = reached;
+        let inner = |name: &str| inner_or_made(disk, &folder, name).map_err(failed(&folder, name));
+        let (tmp, tmp_is_new) = inner("tmp")?;
+        let (new, new_is_new) = inner("new")?;
+        // Readers want it; a delivery does not.
+        let (_, cur_is_new) = inner("cur")?;
+        let device = new.device().map_err(failed(&folder, "new"))?;
+        if tmp_is_new || new_is_new || cur_is_new {
+            changed.push(folder);
+        }
+        Ok(Maildir { tmp, new, device, changed: RefCell::new(changed) })
+    }
+
+    /// `new/`: any of its descriptors stands for the file system.
+    pub fn new_folder(&self) -> &Folder {
+        &self.new
+    }
+
+    /// The device it lies on.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Removes files from `tmp/` that have lain there for 36 hours.
+    pub fn sweep(&self, disk: &dyn Durable, now: SystemTime) -> io::Result<()> {
+        for found in std::fs::read_dir(self.tmp.path())?.take(SWEPT) {
+            let found = found?;
+            let modified = found.metadata()?.modified()?;
+            let old = now.duration_since(modified).is_ok_and(|age| age > ABANDONED);
+            if let (true, Some(name)) = (old, found.file_name().to_str()) {
+                disk.unlink(&self.tmp, name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A copy in `tmp/` (state M1). Dropped, it stays there until it is swept.
+#[derive(Debug)]
+pub struct Written {
+    maildir: Rc<Maildir>,
+    file: File,
+    tmp_name: String,
+    new_name: String,
+}
+
+/// Writes a copy into `tmp/`. `piece` is a buffer to be used again. A file of that name, left by an
+/// attempt that was cut off, is replaced.
+pub fn write<M: Deref<Target = Message>>(
+    disk: &dyn Durable,
+    maildir: &Rc<Maildir>,
+    name: &Name,
+    copy: &mut Copy<M>,
+    piece: &mut Vec<u8>,
+) -> Result<Written, DeliverError> {
+    let tmp = &maildir.tmp;
+    let file = create(disk, tmp, name.in_tmp()).map_err(failed(tmp, name.in_tmp()))?;
+    match fill(disk, &file, copy, piece) {
+        Ok(size) => Ok(Written {
+            maildir: Rc::clone(maildir),
+            file,
+            tmp_name: name.in_tmp().to_string(),
+            new_name: name.in_new(size),
+        }),
+        Err(error) => {
+            // The error that matters is the write's; a file that stays is swept later.
+            let _ = disk.unlink(tmp, name.in_tmp());
+            Err(failed(tmp, name.in_tmp())(error))
+        }
+    }
+}
+
+fn create(disk: &dyn Durable, tmp: &Folder, name: &str) -> io::Result<File> {
+    match disk.create(tmp, name, 0o600) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.unlink(tmp, name)?;
+            disk.create(tmp, name, 0o600)
+        }
+        done => done,
+    }
+}
+
+fn fill<M: Deref<Target = Message>>(
+    disk: &dyn Durable,
+    file: &File,
+    copy: &mut Copy<M>,
+    piece: &mut Vec<u8>,
+) -> io::Result<u64> {
+    let mut size = 0;
+    while copy.next_piece(piece)? {
+        disk.write(file, piece)?;
+        size += piece.len() as u64;
+    }
+    Ok(size)
+}
+
+impl Written {
+    /// The Maildir that it lies in.
+    pub fn maildir(&self) -> &Rc<Maildir> {
+        &self.maildir
+    }
+
+    /// Makes its bytes durable (state M2), where no shared sync did.
+    pub fn sync(&self, disk: &dyn Durable) -> Result<(), DeliverError> {
+        disk.sync_file(&self.file).map_err(failed(&self.maildir.tmp, &self.tmp_name))
+    }
+
+    /// Gives it its name in `new/` (state M3); only when its bytes are durable. A copy that an
+    /// earlier attempt put there is replaced.
+    pub fn name_it(self, disk: &dyn Durable) -> Result<Named, DeliverError> {
+        let Maildir { tmp, new, .. } = &*self.maildir;
+        match disk.rename(tmp, &self.tmp_name, new, &self.new_name) {
+            Ok(()) => Ok(Named { maildir: self.maildir }),
+            Err(error) => {
+                let failure = failed(new, &self.new_name)(error);
+                self.give_up(disk);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Removes it.
+    pub fn give_up(self, disk: &dyn Durable) {
+        // A file that stays is swept later.
+        let _ = disk.unlink(&self.maildir.tmp, &self.tmp_name);
+    }
+}
+
+/// A copy in `new/` (state M3). It is delivered when a sync has covered it. If that sync fails, it
+/// stays: it may have replaced one that counts as delivered, and the next attempt replaces it.
+#[derive(Debug)]
+pub struct Named {
+    maildir: Rc<Maildir>,
+}
+
+impl Named {
+    /// The Maildir that it lies in.
+    pub fn maildir(&self) -> &Rc<Maildir> {
+        &self.maildir
+    }
+
+    /// Makes its name durable (state M4), where no shared sync did; and those of the folders that
+    /// were made for it.
+    pub fn sync(&self, disk: &dyn Durable) -> Result<(), DeliverError> {
+        let Maildir { new, changed, .. } = &*self.maildir;
+        disk.sync_folder(new).map_err(failed(new, ""))?;
+        let mut changed = changed.borrow_mut();
+        while let Some(folder) = changed.last() {
+            disk.sync_folder(folder).map_err(failed(folder, ""))?;
+            changed.pop();
+        }
+        Ok(())
+    }
+}
+
+/// All steps for one message: when it returns `Ok`, the copy survives a power cut.
+pub fn deliver<M: Deref<Target = Message>>(
+    disk: &dyn Durable,
+    maildir: &Rc<Maildir>,
+    name: &Name,
+    copy: &mut Copy<M>,
+) -> Result<(), DeliverError> {
+    let written = write(disk, maildir, name, copy, &mut Vec::new())?;
+    if let Err(error) = written.sync(disk) {
+        written.give_up(disk);
+        return Err(error);
+    }
+    written.name_it(disk)?.sync(disk)
+}
+
+fn failed(folder: &Folder, name: &str) -> impl FnOnce(io::Error) -> DeliverError {
+    let path = folder.path().join(name).display().to_string();
+    move |source| DeliverError { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use crate::mail::id::Id;
+
+    use crate::maildir::place;
+    use crate::unix::durable::Disk;
+    use crate::unix::durable::staged::{Fault, Lost, Staged};
+
+    use super::*;
+
+    fn message(text: &str) -> Message {
+        let file = tempfile::tempfile().unwrap();
+        Disk.write(&file, text.as_bytes()).unwrap();
+        Message::open(file, text.len() as u64).unwrap()
+    }
+
+    fn name(n: u32) -> Name {
+        Name::new(1_795_550_000_000_000, Id::parse("0123456789ABCDE").unwrap(), n, "host")
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_repeated_delivery_replaces_itself() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("box");
+        let maildir = Rc::new(Maildir::open(&Disk, place::at(&Disk, &path).unwrap()).unwrap());
+        let message = message("A: b\r\n\r\nc\r\n");
+        let written =
+            write(&Disk, &maildir, &name(0), &mut Copy::new(&message, Vec::new()), &mut Vec::new()).unwrap();
+        assert_eq!(files(&path.join("new")), [""; 0]);
+        drop(written); // cut off: the file stays in tmp/
+        for _ in 0..2 {
+            deliver(&Disk, &maildir, &name(0), &mut Copy::new(&message, Vec::new())).unwrap();
+        }
+        deliver(&Disk, &maildir, &name(1), &mut Copy::new(&message, Vec::new())).unwrap();
+        assert_eq!(files(&path.join("tmp")), [""; 0]);
+        assert_eq!(files(&path.join("new")), [name(0).in_new(8), name(1).in_new(8)]);
+        let content = fs::read(path.join("new").join(name(0).in_new(8))).unwrap();
+        assert_eq!(content, b"A: b\n\nc\n");
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing() {
+        let top = tempfile::tempdir().unwrap();
+        let maildir = Rc::new(Maildir::open(&Disk, Folder::open(top.path()).unwrap().into()).unwrap());
+        let message = message("x");
+        let written = || {
+            write(&Disk, &maildir, &name(0), &mut Copy::new(&message, Vec::new()), &mut Vec::new()).unwrap()
+        };
+        written().give_up(&Disk);
+        let taken = written();
+        fs::remove_dir(top.path().join("new")).unwrap();
+        let error = taken.name_it(&Disk).unwrap_err();
+        assert!(error.to_string().contains("new/1795550000.0123456789ABCDE_0.host,S=1"), "{error}");
+        assert_eq!(files(&top.path().join("tmp")), [""; 0]);
+    }
+
+    /// One delivery after another of the same message into a Maildir that is made for it, until the
+    /// fault; then the power goes, and `kept` of what no sync covers is there all the same. Whether
+    /// the fault was met.
+    fn life(calls: u64, fault: Fault, kept: usize) -> bool {
+        let top = tempfile::tempdir().unwrap();
+        let (attic, path) = (top.path().join("attic"), top.path().join("a/box"));
+        fs::create_dir(&attic).unwrap();
+        let disk = Staged::new(&attic);
+        disk.plan(calls, fault);
+        let message = message("A: b\r\n\r\nc\r\n");
+        let attempt = || -> Result<(), DeliverError> {
+            let reached = place::at(&disk, &path)
+                .map_err(|source| DeliverError { path: path.display().to_string(), source })?;
+            let maildir = Rc::new(Maildir::open(&disk, reached)?);
+            deliver(&disk, &maildir, &name(0), &mut Copy::new(&message, Vec::new()))
+        };
+        let done = [attempt(), attempt()].iter().any(Result::is_ok);
+        let met = disk.calls() > calls;
+        disk.power_cut(kept, Lost::All).unwrap();
+        let new = path.join("new");
+        let found = if new.is_dir() { files(&new) } else { Vec::new() };
+        assert!(found.iter().all(|file| fs::read(new.join(file)).unwrap() == b"A: b\n\nc\n"));
+        assert!(
+            found.len() <= 1 && (!done || found.len() == 1),
+            "call {calls}, {fault:?}, {kept} kept: {found:?}"
+        );
+        met
+    }
+
+    #[test]
+    fn at_no_call_is_anything_lost_or_seen_by_half() {
+        for fault in [Fault::Stop, Fault::Fail(5), Fault::Short(28)] {
+            for kept in [0, 1, 2, 100] {
+                let calls = (0..1000).take_while(|calls| life(*calls, fault, kept)).count();
+                assert!((15..1000).contains(&calls), "{calls}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sweep_takes_only_the_old() {
+        let top = tempfile::tempdir().unwrap();
+        let maildir = Maildir::open(&Disk, Folder::open(top.path()).unwrap().into()).unwrap();
+        fs::write(top.path().join("tmp/x"), "").unwrap();
+        maildir.sweep(&Disk, SystemTime::now()).unwrap();
+        assert_eq!(files(&top.path().join("tmp")), ["x"]);
+        maildir.sweep(&Disk, SystemTime::now() + ABANDONED + Duration::from_secs(60)).unwrap();
+        assert_eq!(files(&top.path().join("tmp")), [""; 0]);
+    }
+}

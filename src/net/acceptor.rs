@@ -1,0 +1,552 @@
+//! The door to mio: one thread that watches everything that is silent.
+//!
+//! Listeners, signals, and the sessions that wait for their client: whatever of them has something
+//! to say comes out of [`Acceptor::wait`], and the program decides what becomes of it (a worker of
+//! the [`pool`](super::pool) takes it, as a rule). The acceptor itself never waits for one client.
+//!
+//! mio is edge-triggered: a listener that has become ready is remembered as such until `accept`
+//! says that nobody is waiting. Where the process or the system has no more descriptors, accepting
+//! rests for a moment instead of spinning.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::unix::signals::{Signals, Told};
+
+use super::parking::Parking;
+use super::seats::{Full, Limits, Seat, Seats};
+use super::stream::Stream;
+
+/// How long accepting rests when there are no descriptors.
+const REST: Duration = Duration::from_millis(200);
+/// Connections that one listener gives before the others have their turn.
+const AT_ONCE: usize = 64;
+/// While the house is closing: how often we look whether everybody has gone.
+const LOOK: Duration = Duration::from_millis(50);
+
+const WAKER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const FIRST_LISTENER: usize = 2;
+
+/// A listening socket, not yet watched.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP, over IPv4 or IPv6 or both.
+    Tcp(TcpListener),
+    /// A Unix stream socket; its clients have no address.
+    Unix(UnixListener),
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Happening<S> {
+    /// A client has come and has been given a seat.
+    Arrived(Arrival),
+    /// A client has come and there is no seat.
+    TurnedAway(TurnedAway),
+    /// A parked session is to be taken up again.
+    Awake(S, Why),
+    /// A signal.
+    Told(Told),
+    /// After [`Acceptor::close`]: everybody has gone, or the time is over.
+    Over,
+}
+
+/// Why a parked session is taken up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The client has sent something, or has gone.
+    Readable,
+    /// Its deadline has passed.
+    Overdue,
+    /// The house is closing.
+    Closing,
+}
+
+/// A new client.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: Stream,
+    /// The client's address; none for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// By which listener it came: an index into those that were given.
+    pub listener: usize,
+    /// To be kept as long as the session.
+    pub seat: Seat,
+}
+
+/// A client without a seat.
+#[derive(Debug)]
+pub struct TurnedAway {
+    /// The client's address; none for a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Which limit was reached.
+    pub full: Full,
+    socket: Socket,
+}
+
+impl TurnedAway {
+    /// Says a last word, without waiting (a new connection's buffer is empty), and closes.
+    pub fn dismiss(mut self, word: &[u8]) {
+        // A client that can't be told is told by the closing itself.
+        let _ = self.socket.say_and_close(word);
+    }
+}
+
+/// Where workers park the sessions that have nothing to do.
+#[derive(Debug)]
+pub struct Porch<S> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S> Clone for Porch<S> {
+    fn clone(&self) -> Porch<S> {
+        Porch { shared: Arc::clone(&self.shared) }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    /// Handed back, not yet watched.
+    handed_back: Mutex<Vec<(S, Instant)>>,
+    waker: Waker,
+}
+
+impl<S> Porch<S> {
+    /// Parks a session until its client says something, at the latest until `deadline`.
+    pub fn park(&self, session: S, deadline: Instant) {
+        let mut handed_back = self.shared.handed_back.lock().unwrap_or_else(PoisonError::into_inner);
+        handed_back.push((session, deadline));
+        let first = handed_back.len() == 1;
+        drop(handed_back);
+        if first && let Err(error) = self.shared.waker.wake() {
+            log::error!("cannot wake the acceptor: {error}");
+        }
+    }
+}
+
+/// The thread's own things. `S` is a parked session.
+#[derive(Debug)]
+pub struct Acceptor<S> {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    doors: Vec<Door>,
+    seats: Arc<Seats>,
+    parking: Parking<S>,
+    shared: Arc<Shared<S>>,
+    /// What has happened and was not yet given out.
+    happened: VecDeque<Happening<S>>,
+    /// Until then nothing is accepted, for want of descriptors.
+    resting: Option<Instant>,
+    /// When that was last said in the log.
+    complained: Option<Instant>,
+    /// The house is closing, and this is when it is over.
+    closing: Option<Instant>,
+}
+
+/// A listener that is watched.
+#[derive(Debug)]
+struct Door {
+    listener: Listener,
+    /// Somebody may be waiting.
+    ready: bool,
+}
+
+impl<S: AsFd> Acceptor<S> {
+    /// Watches these listeners and signals.
+    pub fn open(listeners: Vec<Listener>, signals: Signals, limits: Limits) -> io::Result<Acceptor<S>> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        watch(&poll, signals.as_fd().as_raw_fd(), SIGNALS)?;
+        let mut doors = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            listener.set_nonblocking()?;
+            watch(&poll, listener.raw(), Token(FIRST_LISTENER + index))?;
+            doors.push(Door { listener, ready: true });
+        }
+        let parking = Parking::new(FIRST_LISTENER + doors.len());
+        let shared = Arc::new(Shared { handed_back: Mutex::new(Vec::new()), waker });
+        Ok(Acceptor {
+            poll,
+            events: Events::with_capacity(256),
+            signals,
+            doors,
+            seats: Seats::new(limits),
+            parking,
+            shared,
+            happened: VecDeque::new(),
+            resting: None,
+            complained: None,
+            closing: None,
+        })
+    }
+
+    /// Where workers park sessions.
+    pub fn porch(&self) -> Porch<S> {
+        Porch { shared: Arc::clone(&self.shared) }
+    }
+
+    /// From now on these limits hold.
+    pub fn limit(&self, limits: Limits) {
+        self.seats.limit(limits);
+    }
+
+    /// How many sessions there are, parked or not.
+    pub fn sessions(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// Nobody comes in any more: the listeners are closed, the parked sessions are given out as
+    /// [`Why::Closing`], and those that are parked from now on too. When all are gone, or at
+    /// `latest`, it is [`Happening::Over`].
+    pub fn close(&mut self, latest: Instant) {
+        self.doors.clear();
+        self.closing = Some(latest);
+        while let Some(session) = self.parking.take_any() {
+            self.wake(session, Why::Closing);
+        }
+    }
+
+    /// Waits for the next thing to happen.
+    pub fn wait(&mut self) -> io::Result<Happening<S>> {
+        loop {
+            if let Some(happening) = self.happened.pop_front() {
+                return Ok(happening);
+            }
+            if self.closing.is_some_and(|latest| self.sessions() == 0 || latest <= Instant::now()) {
+                return Ok(Happening::Over);
+            }
+            self.look()?;
+        }
+    }
+
+    /// Waits for events and writes down what they mean.
+    fn look(&mut self) -> io::Result<()> {
+        let limit = self.patience(Instant::now());
+        match self.poll.poll(&mut self.events, limit) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let tokens: Vec<Token> = self.events.iter().map(|event| event.token()).collect();
+        for token in tokens {
+            match token {
+                WAKER => {}
+                SIGNALS => self.read_signals()?,
+                Token(number) => match self.doors.get_mut(number - FIRST_LISTENER) {
+                    Some(door) => door.ready = true,
+                    // One that is no longer there was taken out since the event came.
+                    None => {
+                        if let Some(session) = self.parking.take(number) {
+                            self.wake(session, Why::Readable);
+                        }
+                    }
+                },
+            }
+        }
+        let now = Instant::now();
+        while let Some(session) = self.parking.take_overdue(now) {
+            self.wake(session, Why::Overdue);
+        }
+        self.take_parked();
+        self.accept(now);
+        Ok(())
+    }
+
+    /// How long there is nothing to do, unless an event comes.
+    fn patience(&self, now: Instant) -> Option<Duration> {
+        if self.resting.is_none() && self.doors.iter().any(|door| door.ready) {
+            return Some(Duration::ZERO);
+        }
+        let closing = self.closing.map(|latest| latest.min(now + LOOK));
+        let next = [self.resting, self.parking.first_deadline(), closing].into_iter().flatten().min();
+        next.map(|at| at.saturating_duration_since(now))
+    }
+
+    fn read_signals(&mut self) -> io::Result<()> {
+        while let Some(told) = self.signals.next()? {
+            self.happened.push_back(Happening::Told(told));
+        }
+        Ok(())
+    }
+
+    /// Watches the sessions that were handed back. One that can't be watched is woken at once.
+    fn take_parked(&mut self) {
+        let handed_back =
+            std::mem::take(&mut *self.shared.handed_back.lock().unwrap_or_else(PoisonError::into_inner));
+        for (session, deadline) in handed_back {
+            if self.closing.is_some() {
+                self.happened.push_back(Happening::Awake(session, Why::Closing));
+                continue;
+            }
+            let token = Token(self.parking.next_number());
+            match watch(&self.poll, session.as_fd().as_raw_fd(), token) {
+                Ok(()) => {
+                    self.parking.put(session, deadline);
+                }
+                Err(error) => {
+                    log::error!("cannot watch a session: {error}");
+                    self.happened.push_back(Happening::Awake(session, Why::Overdue));
+                }
+            }
+        }
+    }
+
+    /// Gives a parked session out, no longer watched.
+    fn wake(&mut self, session: S, why: Why) {
+        let fd = session.as_fd().as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            log::error!("cannot stop watching a session: {error}");
+        }
+        self.happened.push_back(Happening::Awake(session, why));
+    }
+
+    /// Lets in who waits at the doors.
+    fn accept(&mut self, now: Instant) {
+        if self.resting.is_some_and(|until| until > now) {
+            return;
+        }
+        self.resting = None;
+        for index in 0..self.doors.len() {
+            let mut left = AT_ONCE;
+            while self.doors[index].ready && left > 0 {
+                left -= 1;
+                match self.doors[index].listener.accept() {
+                    Ok((socket, address)) => self.seat(socket, address, index),
+                    Err(error) => match error.kind() {
+                        io::ErrorKind::WouldBlock => self.doors[index].ready = false,
+                        // The client has gone again, or accept(2) was interrupted.
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                        _ => {
+                            self.rest(now, &error);
+                            return;
+                        }
+                    },
+                }
+            }
+        }
+    }
+
+    /// Stops accepting for a moment; says so once a minute.
+    fn rest(&mut self, now: Instant, error: &io::Error) {
+        self.resting = Some(now + REST);
+        if self.complained.is_none_or(|at| now.duration_since(at) >= Duration::from_secs(60)) {
+            self.complained = Some(now);
+            log::warn!("cannot accept connections just now: {error}; {} sessions", self.sessions());
+        }
+    }
+
+    /// Gives a new client its seat, if there is one.
+    fn seat(&mut self, socket: Socket, address: Option<SocketAddr>, listener: usize) {
+        let happening = match self.seats.take(address.map(|address| address.ip())) {
+            Err(full) => Happening::TurnedAway(TurnedAway { address, full, socket }),
+            Ok(seat) => match socket.into_stream() {
+                Ok(stream) => Happening::Arrived(Arrival { stream, address, listener, seat }),
+                // The client has gone again.
+                Err(_) => return,
+            },
+        };
+        self.happened.push_back(happening);
+    }
+}
+
+/// Watches a descriptor for something to read.
+fn watch(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
+    poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
+}
+
+/// A connection just accepted.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.set_nonblocking(true),
+            Listener::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    fn raw(&self) -> RawFd {
+        match self {
+            Listener::Tcp(listener) => listener.as_raw_fd(),
+            Listener::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let (socket, address) = listener.accept()?;
+                // On [::] an IPv4 client comes mapped into IPv6.
+                (Socket::Tcp(socket), Some(SocketAddr::new(address.ip().to_canonical(), address.port())))
+            }
+            Listener::Unix(listener) => (Socket::Unix(listener.accept()?.0), None),
+        })
+    }
+}
+
+impl Socket {
+    fn into_stream(self) -> io::Result<Stream> {
+        match self {
+            Socket::Tcp(socket) => Stream::tcp(socket),
+            Socket::Unix(socket) => Stream::unix(socket),
+        }
+    }
+
+    fn say_and_close(&mut self, word: &[u8]) -> io::Result<()> {
+        match self {
+            Socket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                socket.write_all(word)?;
+                socket.shutdown(Shutdown::Write)
+            }
+            Socket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                socket.write_all(word)?;
+                socket.shutdown(Shutdown::Write)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { sessions: 2, per_client: 2 };
+
+    /// The signals are blocked for the test's own thread only, which ends with the test.
+    fn open(listener: Listener, limits: Limits) -> Acceptor<Arrival> {
+        Acceptor::open(vec![listener], Signals::take_over().unwrap(), limits).unwrap()
+    }
+
+    fn tcp() -> (Listener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (Listener::Tcp(listener), address)
+    }
+
+    fn arrival(acceptor: &mut Acceptor<Arrival>) -> Arrival {
+        match acceptor.wait().unwrap() {
+            Happening::Arrived(arrival) => arrival,
+            other => panic!("not an arrival: {other:?}"),
+        }
+    }
+
+    fn awake(acceptor: &mut Acceptor<Arrival>) -> (Arrival, Why) {
+        match acceptor.wait().unwrap() {
+            Happening::Awake(arrival, why) => (arrival, why),
+            other => panic!("not awake: {other:?}"),
+        }
+    }
+
+    impl AsFd for Arrival {
+        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.stream.as_fd()
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(30)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_full_house_turns_clients_away_until_a_seat_is_free() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let (one, two) = (arrival(&mut acceptor), arrival(&mut acceptor));
+        assert_eq!(one.address.unwrap().ip(), address.ip());
+        let mut third = TcpStream::connect(address).unwrap();
+        match acceptor.wait().unwrap() {
+            Happening::TurnedAway(away) => {
+                assert_eq!(away.full, Full::House);
+                away.dismiss(b"421 full\r\n");
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut said = String::new();
+        third.read_to_string(&mut said).unwrap();
+        assert_eq!((said.as_str(), acceptor.sessions()), ("421 full\r\n", 2));
+        drop(two);
+        let _client = TcpStream::connect(address).unwrap();
+        arrival(&mut acceptor);
+    }
+
+    #[test]
+    fn a_parked_session_wakes_for_bytes_or_for_its_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let mut acceptor = open(Listener::Unix(UnixListener::bind(&path).unwrap()), LIMITS);
+        let porch = acceptor.porch();
+        let mut client = UnixStream::connect(&path).unwrap();
+        let session = arrival(&mut acceptor);
+        assert_eq!(session.address, None);
+
+        porch.park(session, soon());
+        let (session, why) = awake(&mut acceptor);
+        assert_eq!(why, Why::Overdue);
+
+        // Parked by another thread, while the acceptor waits; the bytes are there before.
+        client.write_all(b"x").unwrap();
+        std::thread::spawn(move || porch.park(session, later()));
+        let (mut session, why) = awake(&mut acceptor);
+        assert_eq!(why, Why::Readable);
+        session.stream.read_exact(&mut [0]).unwrap();
+
+        acceptor.porch().park(session, later());
+        drop(client);
+        let (session, why) = awake(&mut acceptor);
+        assert_eq!(why, Why::Readable);
+        assert!(acceptor.parking.is_empty());
+        drop(session);
+        assert_eq!(acceptor.sessions(), 0);
+    }
+
+    #[test]
+    fn closing_wakes_the_parked_and_waits_for_the_others() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let (one, two) = (arrival(&mut acceptor), arrival(&mut acceptor));
+        let porch = acceptor.porch();
+        porch.park(one, later());
+        acceptor.take_parked();
+        acceptor.close(later());
+        assert!(TcpStream::connect(address).is_err(), "nobody comes in any more");
+        assert_eq!(awake(&mut acceptor).1, Why::Closing);
+        porch.park(two, later());
+        assert_eq!(awake(&mut acceptor).1, Why::Closing);
+        assert!(matches!(acceptor.wait().unwrap(), Happening::Over));
+    }
+
+    #[test]
+    fn closing_ends_though_somebody_stays() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let _client = TcpStream::connect(address).unwrap();
+        let _stays = arrival(&mut acceptor);
+        acceptor.close(soon());
+        assert!(matches!(acceptor.wait().unwrap(), Happening::Over));
+        assert_eq!(acceptor.sessions(), 1);
+    }
+}

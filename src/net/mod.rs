@@ -1,0 +1,14 @@
+//! Floor 4, services: sockets.
+//!
+//! One thread, the [`acceptor`], watches everything that is silent: listeners, signals, and the
+//! sessions that wait for their client. What has something to say goes to the [`pool`], whose
+//! threads talk to one client at a time, blocking, over a [`stream`] whose waits have an end. So a
+//! thread is held by a client that is busy, and an idle one costs a few hundred bytes ([`parking`]).
+//! How many there may be, in all and from one client, is counted in [`seats`].
+
+pub mod acceptor;
+pub mod orders;
+pub mod parking;
+pub mod pool;
+pub mod seats;
+pub mod stream;
