@@ -1,0 +1,89 @@
+//! What all sessions share.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use posta::net::seats::Limits;
+use posta::policy::chain::Policy;
+use posta::route::Router;
+use posta::smtp::server;
+use posta::spool::{Committer, Spool};
+
+/// The house: one for the process.
+#[derive(Debug)]
+pub struct House {
+    terms: RwLock<Arc<Terms>>,
+    closing: AtomicBool,
+    /// Where new mail goes.
+    pub spool: Arc<Spool>,
+    /// Makes it durable.
+    pub committer: Committer,
+}
+
+/// What the administrator has said. A session keeps the terms that it began with; a reload makes
+/// new ones for those who come.
+#[derive(Debug)]
+pub struct Terms {
+    /// Shared with the sessions' state machines.
+    pub smtp: Arc<server::Settings>,
+    /// Who may do what, and how often.
+    pub policy: Policy,
+    /// Whom there is.
+    pub router: Router,
+    /// How many sessions there may be.
+    pub limits: Limits,
+    /// By listener: whether users hand their mail in there. A listener beyond the list is none.
+    pub submission: Vec<bool>,
+    /// For a whole command line, and for a client to take our replies.
+    pub command_timeout: Duration,
+    /// For each piece of message data.
+    pub data_timeout: Duration,
+    /// For the data of a whole message.
+    pub message_timeout: Duration,
+    /// Received fields in a message; more is a loop.
+    pub max_hops: usize,
+    /// Without this file nobody knows who exists here; none where it isn't needed.
+    pub users: Option<PathBuf>,
+}
+
+impl House {
+    /// A house that takes everybody in on these terms.
+    pub fn new(terms: Terms, spool: Spool) -> House {
+        let spool = Arc::new(spool);
+        House {
+            terms: RwLock::new(Arc::new(terms)),
+            closing: AtomicBool::new(false),
+            committer: Committer::new(Arc::clone(&spool)),
+            spool,
+        }
+    }
+
+    /// The terms that hold for who comes now.
+    pub fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these terms hold.
+    pub fn change(&self, terms: Terms) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
+    }
+
+    /// Sessions are to end as soon as they can.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether sessions are to end as soon as they can.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+}
+
+impl Terms {
+    /// What is still missing before anybody can be served.
+    pub fn missing(&self) -> Option<&PathBuf> {
+        self.users.as_ref().filter(|path| !path.exists())
+    }
+}

@@ -1,0 +1,172 @@
+//! The main loop: from the acceptor to the workers and back.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posta::logbook::entry::{Peer, Reject};
+use posta::logbook::sink;
+use posta::net::acceptor::{Acceptor, Arrival, Happening, Porch, TurnedAway, Why};
+use posta::net::pool::{Crowd, Pool, Size, Work};
+use posta::net::seats::Full;
+use posta::policy::chain::Client;
+use posta::smtp::reply::Reply;
+use posta::unix::signals::Told;
+
+use crate::house::House;
+use crate::session::{Bench, Cause, Session};
+use crate::tally::{brief, text_of};
+
+/// Sessions that have begun a message have so long to finish it when the house closes.
+const CLOSING_TIME: Duration = Duration::from_secs(30);
+/// There are never more workers, whatever the number of sessions.
+const MOST_WORKERS: usize = 1000;
+/// A worker's stack. Only the pages that are touched cost memory, some 30 KiB as a rule; but who is
+/// the first to ask for a date reads the time zone, which takes up to 300 KiB in a debug build.
+const STACK: usize = 512 * 1024;
+
+/// How the pool is to be, for so many sessions. Each session waits for a worker at most once, so
+/// the channel is never full.
+pub fn size(max_sessions: usize) -> Size {
+    Size {
+        name: "smtpd",
+        least: 4.min(max_sessions),
+        most: max_sessions.clamp(1, MOST_WORKERS),
+        waiting: room(max_sessions),
+        stack: STACK,
+        linger: Duration::from_secs(10),
+    }
+}
+
+/// How many sessions a reload can allow without a restart.
+pub fn room(max_sessions: usize) -> usize {
+    max_sessions.max(4096)
+}
+
+/// What a worker is given.
+pub enum Job {
+    /// A client has come.
+    Arrived(Box<Arrival>),
+    /// A parked session goes on.
+    Awake(Box<Session>, Cause),
+}
+
+/// What all workers know.
+pub struct Desk {
+    pub house: Arc<House>,
+    pub porch: Porch<Box<Session>>,
+}
+
+impl Work for Desk {
+    type Job = Job;
+    type Bench = Bench;
+
+    fn work(&self, job: Job, bench: &mut Bench, crowd: &dyn Crowd) {
+        let (mut session, cause) = match job {
+            Job::Arrived(arrival) => (self.begin(*arrival), Cause::Opened),
+            Job::Awake(session, cause) => (session, cause),
+        };
+        if session.attend(cause, &self.house, bench, Some(crowd)) {
+            let deadline = session.deadline();
+            self.porch.park(session, deadline);
+        }
+    }
+}
+
+impl Desk {
+    fn begin(&self, arrival: Arrival) -> Box<Session> {
+        let terms = self.house.terms();
+        let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
+        let client = Client { address: arrival.address.map(|address| address.ip()), submission };
+        Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
+    }
+}
+
+/// Keeps the house until it is told to go. `reload` reads the configuration again and puts the new
+/// terms up; it says whether it could.
+pub fn keep(
+    mut acceptor: Acceptor<Box<Session>>,
+    pool: &Pool<Desk>,
+    house: &House,
+    mut reload: impl FnMut() -> bool,
+) -> io::Result<()> {
+    loop {
+        match acceptor.wait()? {
+            Happening::Arrived(arrival) => offer(pool, house, Job::Arrived(Box::new(arrival))),
+            Happening::Awake(session, why) => offer(pool, house, Job::Awake(session, cause(why))),
+            Happening::TurnedAway(client) => turn_away(client, house),
+            Happening::Told(Told::Reload) => {
+                if reload() {
+                    acceptor.limit(house.terms().limits);
+                }
+            }
+            Happening::Told(Told::Terminate) if !house.is_closing() => {
+                log::info!("closing; {} sessions", acceptor.sessions());
+                house.close();
+                acceptor.close(Instant::now() + CLOSING_TIME);
+            }
+            Happening::Told(Told::Louder) => sink::louder(),
+            Happening::Told(Told::Quieter) => sink::quieter(),
+            Happening::Told(_) => {}
+            Happening::Over => {
+                match acceptor.sessions() {
+                    0 => log::info!("closed"),
+                    left => log::warn!("closed; {left} sessions were cut off"),
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn cause(why: Why) -> Cause {
+    match why {
+        Why::Readable => Cause::Readable,
+        Why::Overdue => Cause::Overdue,
+        Why::Closing => Cause::Closing,
+    }
+}
+
+/// Hands a job to the workers. That there is no room for it can't be, see [`size`]; should it be
+/// all the same, the client is told.
+fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
+    let Err(job) = pool.offer(job) else { return };
+    log::error!("more sessions wait for a worker than there can be");
+    let mut stream = match job {
+        Job::Arrived(arrival) => arrival.stream,
+        Job::Awake(session, _) => session.stream,
+    };
+    stream.set_deadline(Some(Instant::now() + Duration::from_millis(10)));
+    let mut word = Vec::new();
+    refusal(house, Full::House).write_to(&mut word);
+    // Who can't be told so quickly is told by the closing.
+    let _ = stream.write_all(&word);
+}
+
+/// There is no seat for this client.
+fn turn_away(client: TurnedAway, house: &House) {
+    let reply = refusal(house, client.full);
+    let reject = Reject {
+        id: None,
+        at: "CONNECT",
+        peer: Peer { name: None, address: &text_of(client.address.map(|address| address.ip())) },
+        reply: &brief(&reply),
+        from: None,
+        to: None,
+        proto: "SMTP",
+        helo: "",
+    };
+    log::info!("{reject}");
+    let mut word = Vec::new();
+    reply.write_to(&mut word);
+    client.dismiss(&word);
+}
+
+/// What a client without a seat is told.
+fn refusal(house: &House, full: Full) -> Reply {
+    let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
+    match full {
+        Full::House => Reply::coded(421, 3, 2, text),
+        Full::Client => Reply::coded(421, 7, 0, text),
+    }
+}

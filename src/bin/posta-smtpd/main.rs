@@ -1,0 +1,287 @@
+//! posta-smtpd: receives mail over SMTP (RFC 5321) and puts it into the spool.
+//!
+//! One thread accepts connections and watches the idle sessions; a pool of threads talks to the
+//! clients, each thread to one at a time. A message is streamed into a file in `spool/new/`, and
+//! `250` is said when it would survive a power cut. What becomes of it then is posta-queue's affair.
+//! With `-i` it serves the one client on its standard input and ends.
+//!
+//! ```text
+//! acceptor (keep) ──▶ worker: session ──▶ judge, recipient ──▶ policy, router
+//!    ▲                           │   └──▶ receive ──▶ spool
+//!    └────────── parked ─────────┘
+//! ```
+//!
+//! RIGHTS
+//!   Started by root, it binds its sockets and becomes `user` for good. Otherwise it keeps the
+//!   rights of its caller.
+//!
+//! SECURITY
+//!   Security critical: reads from strangers.
+//!   Opens: its configuration, `run/users`, the aliases and tables, and `spool/new/`, where it only
+//!   makes files. Never opens a file with passwords in it, never delivers, and starts no program.
+
+mod house;
+mod judge;
+mod keep;
+mod listen;
+mod receive;
+mod recipient;
+mod session;
+mod tally;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use posta::config::{self, Config, DomainFate, Fault, Listen, LogTo, Users};
+use posta::logbook::sink;
+use posta::net::acceptor::Acceptor;
+use posta::net::pool::Pool;
+use posta::net::seats::Limits;
+use posta::net::stream::Stream;
+use posta::policy::access::Networks;
+use posta::policy::chain::{Client, Policy, Rules};
+use posta::route::{self, Router};
+use posta::smtp::server;
+use posta::spool::Spool;
+use posta::unix::durable::Disk;
+use posta::unix::signals::Signals;
+use posta::unix::{privilege, sandbox, users};
+
+use house::{House, Terms};
+use keep::Desk;
+use listen::ListenError;
+use session::{Bench, Cause, Session};
+
+const PROGRAM: &str = "posta-smtpd";
+
+// sysexits(3)
+const USAGE: u8 = 64;
+const OS_ERROR: u8 = 71;
+const CANNOT_CREATE: u8 = 73;
+const CONFIG: u8 = 78;
+
+/// Why the program ends before it has begun: its exit code, and what was to be said.
+struct Unable(u8, String);
+
+/// What the command line asks for.
+struct Options {
+    file: Option<PathBuf>,
+    inetd: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(Unable(code, what)) => {
+            eprintln!("{what}");
+            return ExitCode::from(code);
+        }
+    };
+    let config = match config::load(options.file.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => {
+            faults.iter().for_each(|fault| eprintln!("{}", place(fault)));
+            return ExitCode::from(CONFIG);
+        }
+    };
+    let done = if options.inetd { serve_standard_input(&config) } else { serve(&config) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Unable(code, what)) => {
+            log::error!("{what}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Reads the command line; `None` if all that was asked for has been printed.
+fn options() -> Result<Option<Options>, Unable> {
+    let mut table = getopts::Options::new();
+    table.optopt("c", "", "configuration file (default /etc/posta/posta.toml)", "FILE");
+    table.optflag("i", "", "serve the client on standard input, as inetd starts us, then end");
+    table.optflag("V", "", "print the version");
+    table.optflag("h", "", "print this help");
+    let usage = || table.usage(&format!("usage: {PROGRAM} [-c FILE] [-i]"));
+    let given = table
+        .parse(std::env::args_os().skip(1))
+        .map_err(|error| Unable(USAGE, format!("{PROGRAM}: {error}\n{}", usage())))?;
+    if let Some(surplus) = given.free.first() {
+        return Err(Unable(USAGE, format!("{PROGRAM}: what is \"{surplus}\"?\n{}", usage())));
+    }
+    if given.opt_present("h") {
+        print!("{}", usage());
+        return Ok(None);
+    }
+    if given.opt_present("V") {
+        println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
+        return Ok(None);
+    }
+    Ok(Some(Options { file: given.opt_str("c").map(PathBuf::from), inetd: given.opt_present("i") }))
+}
+
+/// A fault, as compilers name places.
+fn place(fault: &Fault) -> String {
+    format!("{}:{}:{}: {}", fault.file.display(), fault.line, fault.column, fault.what)
+}
+
+/// Serves all who come, until told to stop.
+fn serve(config: &Config) -> Result<(), Unable> {
+    let signals = Signals::take_over();
+    sink::start(PROGRAM, config.log.to, config.log.level);
+    let signals = signals.map_err(os_error("signals"))?;
+    let listeners = listen::open(&config.listen).map_err(|error| match error {
+        ListenError::Tls(_) => Unable(CONFIG, error.to_string()),
+        _ => Unable(OS_ERROR, error.to_string()),
+    })?;
+    let places: Vec<String> = listeners.iter().map(listen::place).collect();
+    give_rights_up(config)?;
+    let files = privilege::raise_open_files().map_err(os_error("limit of open files"))?;
+    let wanted = 2 * config.smtpd.max_sessions as u64 + 64;
+    if files < wanted {
+        log::warn!("{files} open files may be too few for max_sessions: raise the limit to {wanted}");
+    }
+    let house = Arc::new(House::new(terms(config), open_spool(config)?));
+    if let Some(missing) = house.terms().missing() {
+        log::warn!("waiting for {}, which posta-auth writes; clients get 421 until then", missing.display());
+    }
+    let acceptor = Acceptor::open(listeners, signals, limits(config)).map_err(os_error("acceptor"))?;
+    let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
+    let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
+    log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
+    keep::keep(acceptor, &pool, &house, || reload(config, &house)).map_err(os_error("poll"))
+}
+
+/// Serves the one client on standard input.
+fn serve_standard_input(config: &Config) -> Result<(), Unable> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(os_error("standard input"))?;
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(os_error("standard output"))?;
+    let stderr = io::stderr().as_fd().try_clone_to_owned();
+    // inetd makes standard error the client's connection too; the log is not for the client.
+    let log_to = match stderr {
+        Ok(stderr) if is_same(&stdin, &stderr) => LogTo::Syslog,
+        _ => config.log.to,
+    };
+    sink::start(PROGRAM, log_to, config.log.level);
+    give_rights_up(config)?;
+    let house = House::new(terms(config), open_spool(config)?);
+    let stream = Stream::standard(stdin, stdout).map_err(os_error("standard input"))?;
+    let address = stream.peer_address().map(|address| address.ip().to_canonical());
+    let client = Client { address, submission: false };
+    let mut session = Session::new(stream, client, house.terms(), None);
+    session.attend(Cause::Opened, &house, &mut Bench::default(), None);
+    Ok(())
+}
+
+/// Whether two descriptors are of the same file or socket.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let inode = |fd: &OwnedFd| {
+        let file = File::from(fd.try_clone()?);
+        file.metadata().map(|about| (about.dev(), about.ino()))
+    };
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Becomes the user of the configuration, if we are root and may.
+fn give_rights_up(config: &Config) -> Result<(), Unable> {
+    privilege::set_umask(0o027);
+    if !privilege::is_root() {
+        log::debug!("not started by root: keeping the rights of user id {}", users::current().1);
+    } else if config.drop_privileges {
+        let user = &config.user;
+        let account = users::by_name(user).map_err(os_error(user))?.ok_or_else(|| {
+            Unable(
+                CONFIG,
+                format!("user = \"{user}\": no such account; make it, or set drop_privileges = false"),
+            )
+        })?;
+        privilege::become_account(&account).map_err(os_error(user))?;
+    } else {
+        log::warn!("drop_privileges = false: this program reads from strangers and is still root");
+    }
+    sandbox::no_new_privileges().map_err(os_error("no_new_privs"))
+}
+
+fn open_spool(config: &Config) -> Result<Spool, Unable> {
+    Spool::for_writing(&config.spool, Arc::new(Disk))
+        .map_err(|error| Unable(CANNOT_CREATE, error.to_string()))
+}
+
+fn os_error(what: &str) -> impl Fn(io::Error) -> Unable {
+    let what = what.to_string();
+    move |error| Unable(OS_ERROR, format!("{what}: {error}"))
+}
+
+/// Reads the configuration again. A bad one is reported, and the old one stays.
+fn reload(began_with: &Config, house: &House) -> bool {
+    match config::load(began_with.file.as_deref()) {
+        Err(faults) => {
+            faults.iter().for_each(|fault| log::error!("{}", place(fault)));
+            log::error!("the configuration is not changed; mend the faults and send SIGHUP again");
+            false
+        }
+        Ok(mut config) => {
+            for entry in config.listen.iter().filter(|entry| !began_with.listen.contains(entry)) {
+                log::warn!(
+                    "{}: listeners are opened at the start only; restart",
+                    listen::name(&entry.address)
+                );
+            }
+            let most = keep::room(began_with.smtpd.max_sessions);
+            if config.smtpd.max_sessions > most {
+                log::warn!("max_sessions is {most} until the next start");
+                config.smtpd.max_sessions = most;
+            }
+            config.listen.clone_from(&began_with.listen);
+            house.change(terms(&config));
+            log::info!("configuration read again");
+            true
+        }
+    }
+}
+
+/// From the configuration to what a session needs.
+fn terms(config: &Config) -> Terms {
+    let users = config.run.join("users");
+    let has_users_file = |fate: &DomainFate| matches!(fate, DomainFate::Users { users: Users::File(_), .. });
+    Terms {
+        smtp: Arc::new(server::Settings {
+            hostname: config.hostname.clone(),
+            max_message_size: config.smtpd.max_message_size,
+            max_recipients: config.smtpd.max_recipients,
+            max_errors: config.smtpd.max_errors,
+        }),
+        policy: Policy::new(Rules {
+            relay_from: Networks::new(&config.smtpd.relay_from),
+            connections_per_minute: config.limits.connections_per_minute,
+            messages_per_minute: config.limits.messages_per_minute,
+            recipients_per_minute: config.limits.recipients_per_minute,
+        }),
+        limits: limits(config),
+        submission: config.listen.iter().map(|entry: &Listen| entry.submission).collect(),
+        command_timeout: config.smtpd.command_timeout,
+        data_timeout: config.smtpd.data_timeout,
+        message_timeout: config.smtpd.message_timeout,
+        max_hops: config.smtpd.max_hops,
+        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then(|| users.clone()),
+        router: Router::new(route::Settings {
+            hostname: config.hostname.clone(),
+            postmaster: config.postmaster.clone(),
+            domains: config.domains.clone(),
+            mailbox: config.local.mailbox.clone(),
+            aliases: config.local.aliases.clone(),
+            delimiter: config.local.delimiter.clone(),
+            root_mailbox: config.local.root_mailbox.clone(),
+            users,
+        }),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits { sessions: config.smtpd.max_sessions, per_client: config.smtpd.max_sessions_per_client }
+}
