@@ -1,0 +1,259 @@
+//! A live connection: the session decides, this does it, each wait with its deadline.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posta::mail::status::Status;
+
+use posta::smtp::client::content::Stuffer;
+use posta::smtp::client::offer::Offer;
+use posta::smtp::client::reply::{Reply, ReplyReader};
+use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Language, Mail, Phase, QUIT};
+use posta::smtp::client::verdict::{Finding, Verdict};
+
+use posta::net::stream::Stream;
+
+use crate::candidate::{Candidate, Place};
+use crate::flight::{Flight, Line};
+use crate::message::Message;
+
+/// How long the last words of a server that stopped listening are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long saying QUIT may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Slowest rate at which a server may take a message, in octets a second, once ten minutes are over.
+const SLOWEST: u64 = 4096;
+
+/// The buffers of a thread, used for one message after the other.
+#[derive(Debug, Default)]
+pub struct Bench {
+    /// What was read from the message.
+    pub block: Vec<u8>,
+    /// Its wire form.
+    wire: Vec<u8>,
+}
+
+/// A connection on which greetings are exchanged.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    client: Client,
+    peer: String,
+    input: Vec<u8>,
+    reader: ReplyReader,
+    transactions: usize,
+    _line: Line,
+}
+
+impl Connection {
+    /// Connects within `limit` and exchanges greetings. The error is what the host said or what
+    /// happened.
+    pub fn open(
+        candidate: &Candidate,
+        language: Language,
+        hostname: &str,
+        limit: Duration,
+        flight: &Arc<Flight>,
+    ) -> Result<Connection, Finding> {
+        let failed = |error: io::Error| {
+            let text = format!("connect to {candidate}: {}", reason(&error));
+            Finding::ours(Status::new(4, 4, 1), text)
+        };
+        let stream = match &candidate.place {
+            Place::Tcp(address) => Stream::connect(*address, None, limit),
+            Place::Unix(path) => Stream::connect_unix(path, limit),
+        };
+        let stream = stream.map_err(failed)?;
+        let line = flight.line(stream.breaker().map_err(failed)?);
+        let mut connection = Connection {
+            stream,
+            client: Client::new(language, hostname.to_string()),
+            peer: candidate.to_string(),
+            input: Vec::new(),
+            reader: ReplyReader::default(),
+            transactions: 0,
+            _line: line,
+        };
+        match connection.talk(Event::Opened, None) {
+            Action::Failed(finding) => {
+                connection.say_quit();
+                Err(finding)
+            }
+            _ => Ok(connection),
+        }
+    }
+
+    /// The host's name, as logs and reports have it.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// What the host offered.
+    pub fn offer(&self) -> &Offer {
+        self.client.offer()
+    }
+
+    /// How many transactions were begun.
+    pub fn transactions(&self) -> usize {
+        self.transactions
+    }
+
+    /// Whether another transaction may follow: the session allows it, and the host has said nothing
+    /// that was not asked for.
+    pub fn is_ready(&self) -> bool {
+        self.client.is_open() && self.input.is_empty()
+    }
+
+    /// Whether the host has answered anything in the last transaction.
+    pub fn was_heard(&self) -> bool {
+        self.client.was_heard()
+    }
+
+    /// Sends one message: a verdict for each recipient of `mail`.
+    pub fn deliver(&mut self, mail: Mail, message: &Message<'_>, bench: &mut Bench) -> Vec<Verdict> {
+        self.transactions += 1;
+        let count = mail.recipients.len();
+        match self.talk(Event::Deliver(mail), Some((message, bench))) {
+            Action::Finished(verdicts) => verdicts,
+            Action::Failed(finding) => vec![Verdict::Open(finding); count],
+            _ => vec![Verdict::Open(Finding::ours(Status::new(4, 3, 0), "session out of order")); count],
+        }
+    }
+
+    /// Ends the session. Like others we do not wait for the answer to QUIT.
+    pub fn quit(mut self) {
+        self.say_quit();
+    }
+
+    fn say_quit(&mut self) {
+        self.stream.set_deadline(Some(Instant::now() + FAREWELL));
+        // A peer that has gone needs no farewell.
+        let _ = self.stream.write_all(QUIT);
+    }
+
+    /// Does what the session says until it has come to a result.
+    fn talk(&mut self, begin: Event, mut content: Option<(&Message<'_>, &mut Bench)>) -> Action {
+        let mut action = self.client.on(begin);
+        loop {
+            let event = match action {
+                Action::Await(phase) => self.receive(phase),
+                Action::Send(bytes) => self.send(&bytes),
+                Action::SendContent => match &mut content {
+                    Some((message, bench)) => self.send_content(message, bench),
+                    None => Event::Broken(Finding::ours(Status::new(4, 3, 0), "no content to send")),
+                },
+                result => return result,
+            };
+            action = self.client.on(event);
+        }
+    }
+
+    fn receive(&mut self, phase: Phase) -> Event {
+        self.stream.set_deadline(Some(Instant::now() + phase.limit()));
+        match self.read_reply() {
+            Ok(reply) => Event::Reply(reply),
+            Err(error) => Event::Broken(self.broken(&error, &format!("waiting for {}", phase.words()))),
+        }
+    }
+
+    /// Reads one reply within the deadline. What is no reply is `InvalidData`.
+    fn read_reply(&mut self) -> io::Result<Reply> {
+        loop {
+            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            let (used, reply) = self.reader.take(&self.input).map_err(invalid)?;
+            self.input.drain(..used);
+            if let Some(reply) = reply {
+                return Ok(reply);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => self.input.extend_from_slice(&bytes[..length]),
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Event {
+        self.stream.set_deadline(Some(Instant::now() + BLOCK_LIMIT));
+        match self.stream.write_all(bytes) {
+            Ok(()) => Event::Sent,
+            Err(error) => self.last_words(&error, "sending a command"),
+        }
+    }
+
+    /// The trace fields and the first block go out in one write, so a small message is one.
+    fn send_content(&mut self, message: &Message<'_>, bench: &mut Bench) -> Event {
+        let slowest = Duration::from_secs(600 + message.length() / SLOWEST);
+        let whole = Instant::now() + slowest;
+        let mut stuffer = Stuffer::default();
+        bench.wire.clear();
+        stuffer.push(message.trace, &mut bench.wire);
+        let mut at = 0;
+        loop {
+            let block = match message.read(at, &mut bench.block) {
+                Ok(block) => block,
+                // The dot must not follow: the connection is of no more use.
+                Err(error) => return Event::Broken(unreadable(&error)),
+            };
+            stuffer.push(block, &mut bench.wire);
+            at += block.len() as u64;
+            let last = at >= message.size;
+            if last {
+                std::mem::take(&mut stuffer).finish(&mut bench.wire);
+            }
+            self.stream.set_deadline(Some(whole.min(Instant::now() + BLOCK_LIMIT)));
+            if let Err(error) = self.stream.write_all(&bench.wire) {
+                return self.last_words(&error, "sending the message");
+            }
+            if last {
+                return Event::Sent;
+            }
+            bench.wire.clear();
+        }
+    }
+
+    /// A server that stops listening may have said why before it went.
+    fn last_words(&mut self, error: &io::Error, doing: &str) -> Event {
+        self.stream.set_deadline(Some(Instant::now() + LAST_WORDS));
+        match self.read_reply() {
+            Ok(reply) => Event::Reply(reply),
+            Err(_) => Event::Broken(self.broken(error, doing)),
+        }
+    }
+
+    /// What it means that the connection failed (RFC 3463 4.4.2, and 4.5.0 for what is no SMTP).
+    fn broken(&self, error: &io::Error, doing: &str) -> Finding {
+        let (peer, lost) = (&self.peer, Status::new(4, 4, 2));
+        match error.kind() {
+            io::ErrorKind::TimedOut => {
+                Finding::ours(lost, format!("conversation with {peer} timed out while {doing}"))
+            }
+            io::ErrorKind::InvalidData => {
+                Finding::ours(Status::new(4, 5, 0), format!("{peer} while {doing}: {error}"))
+            }
+            _ => Finding::ours(lost, format!("lost connection with {peer} while {doing}")),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn for_test(peer: &str) -> Connection {
+        let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = Stream::unix(one).unwrap();
+        let line = Arc::new(Flight::default()).line(stream.breaker().unwrap());
+        let client = Client::new(Language::Smtp, "own.example".into());
+        let (input, reader) = (Vec::new(), ReplyReader::default());
+        Connection { stream, client, peer: peer.into(), input, reader, transactions: 0, _line: line }
+    }
+}
+
+/// What it means that our own file can't be read.
+pub fn unreadable(error: &io::Error) -> Finding {
+    Finding::ours(Status::new(4, 3, 0), format!("can't read the message: {}", reason(error)))
+}
+
+/// The system's words without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_string()
+}

@@ -1,0 +1,315 @@
+//! One job: its recipients are taken to one host after the other until each has its outcome.
+//!
+//! - A connection that was kept is used first; one that turns out dead is as if it had not been
+//!   there.
+//! - Where a host can't be reached, does not welcome us, or goes before it has decided (421, a lost
+//!   connection), the next one is asked (RFC 5321 5.1).
+//! - What a host has said about a recipient, yes or no or not now, holds for this attempt. A 5xx
+//!   holds everywhere (RFC 5321 4.2.1), a 4xx waits for its next time.
+//! - Once a host has all of the content, nobody else gets it in this attempt: a silent host may have
+//!   kept it (RFC 1047).
+
+use std::fs::File;
+use std::time::Instant;
+
+use log::info;
+
+use posta::mail::envelope::{BodyKind, Recipient};
+use posta::mail::status::{Fate, Status};
+
+use posta::courier::report::{Outcome, Report};
+use posta::courier::request::{Rcpt, Request};
+use posta::smtp::client::session::{Language, Mail};
+use posta::smtp::client::verdict::{Finding, Verdict};
+
+use crate::candidate::{self, Candidate, Place};
+use crate::connection::{Bench, Connection, unreadable};
+use crate::message::Message;
+use crate::office::{Office, Settings};
+
+/// Most connections that one job tries to make.
+const MAX_TRIES: usize = 20;
+
+/// Delivers a request's message, whose queue file is `file`.
+pub fn deliver(
+    office: &Office,
+    settings: &Settings,
+    request: &Request,
+    file: &File,
+    bench: &mut Bench,
+) -> Report {
+    let message = Message { trace: &request.trace, file, size: request.size };
+    let outcomes = vec![None; request.recipients.len()];
+    let (worst, reached, cut_short) = (None, false, false);
+    let mut job = Job { office, settings, request, message, outcomes, worst, reached, cut_short };
+    match candidate::language(&request.target) {
+        Some(language) if !request.require_tls => {
+            job.by_kept_connections(bench);
+            if !job.is_done() {
+                job.by_new_connections(language, bench);
+            }
+        }
+        // RFC 8689 4.2: not without TLS, which we can't do.
+        Some(_) => job.note(Finding::ours(Status::new(5, 7, 30), "REQUIRETLS: no TLS here"), ""),
+        None => job.note(Finding::ours(Status::new(4, 3, 5), "posta-remote delivers to no mailbox"), ""),
+    }
+    job.report()
+}
+
+/// A report that gives every recipient of a request the same outcome.
+pub fn same_for_all(request: &Request, finding: &Finding) -> Report {
+    let outcome = |rcpt: &Rcpt| outcome(rcpt.n, finding, "", false);
+    Report {
+        job: request.job,
+        outcomes: request.recipients.iter().map(outcome).collect(),
+        unreachable: false,
+    }
+}
+
+struct Job<'a> {
+    office: &'a Office,
+    settings: &'a Settings,
+    request: &'a Request,
+    message: Message<'a>,
+    /// As many as there are recipients.
+    outcomes: Vec<Option<Outcome>>,
+    /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
+    worst: Option<(Finding, String)>,
+    /// Some host has talked to us.
+    reached: bool,
+    /// Not every host was asked, since we are going down.
+    cut_short: bool,
+}
+
+impl Job<'_> {
+    fn is_done(&self) -> bool {
+        self.outcomes.iter().all(Option::is_some)
+    }
+
+    /// Places of the recipients without an outcome.
+    fn open(&self) -> Vec<usize> {
+        (0..self.outcomes.len()).filter(|at| self.outcomes[*at].is_none()).collect()
+    }
+
+    fn by_kept_connections(&mut self, bench: &mut Bench) {
+        let destination = candidate::destination(&self.request.target);
+        while let Some(mut connection) = self.office.idle.take(&destination) {
+            if self.over(&mut connection, bench) {
+                self.release(&destination, connection);
+                return;
+            }
+        }
+    }
+
+    fn by_new_connections(&mut self, language: Language, bench: &mut Bench) {
+        let destination = candidate::destination(&self.request.target);
+        let settings = self.settings;
+        let mut random = |below| fastrand::usize(..below);
+        let names = settings.names.as_ref();
+        let target = &self.request.target;
+        let hosts = candidate::hosts(target, names, settings.port, &settings.own_names, &mut random);
+        let hosts = match hosts {
+            Ok(hosts) => hosts,
+            Err(finding) => return self.note(finding, ""),
+        };
+        let mut tries = 0;
+        for host in hosts {
+            let candidates = match host.candidates(names) {
+                Ok(candidates) => candidates,
+                Err(finding) => {
+                    self.note(finding, "");
+                    tries += 1;
+                    vec![]
+                }
+            };
+            for candidate in candidates {
+                if self.office.flight.is_stopping() {
+                    self.cut_short = true;
+                    return self.note(going_down(), "");
+                }
+                tries += 1;
+                if let Some(mut connection) = self.connect(&candidate, language) {
+                    self.over(&mut connection, bench);
+                    self.release(&destination, connection);
+                }
+                if self.is_done() {
+                    return;
+                }
+            }
+            if tries >= MAX_TRIES {
+                return;
+            }
+        }
+    }
+
+    /// A new connection, unless the host is known not to answer.
+    fn connect(&mut self, candidate: &Candidate, language: Language) -> Option<Connection> {
+        let begun = Instant::now();
+        let Settings { hostname, connect_timeout, .. } = self.settings;
+        if let Place::Tcp(address) = candidate.place
+            && let Some(age) = self.office.unreachable.since(address, begun)
+        {
+            let text = format!("connect to {candidate}: no answer {} s ago", age.as_secs());
+            self.note(Finding::ours(Status::new(4, 4, 1), text), "");
+            return None;
+        }
+        self.office.make_room(self.settings.max_connections);
+        let flight = &self.office.flight;
+        match Connection::open(candidate, language, hostname, *connect_timeout, flight) {
+            Ok(connection) => {
+                self.reached = true;
+                Some(connection)
+            }
+            Err(finding) => {
+                self.reached |= finding.said;
+                if let Place::Tcp(address) = candidate.place
+                    && !finding.said
+                {
+                    self.office.unreachable.note(address, begun.elapsed(), Instant::now());
+                }
+                let relay = if finding.said { candidate.to_string() } else { String::new() };
+                self.tell(&finding, &relay);
+                self.note(finding, &relay);
+                None
+            }
+        }
+    }
+
+    /// Sends to all that are open, in as many transactions as the host wants. `false`: it was a
+    /// kept connection, and a dead one.
+    fn over(&mut self, connection: &mut Connection, bench: &mut Bench) -> bool {
+        let mut may_be_dead = connection.transactions() > 0;
+        let mut here = self.open();
+        loop {
+            let mail = match self.mail(&here, connection, bench) {
+                Ok(mail) => mail,
+                Err(finding) => {
+                    self.note(finding, "");
+                    return true;
+                }
+            };
+            let verdicts = connection.deliver(mail, &self.message, bench);
+            if may_be_dead && !connection.was_heard() {
+                return false;
+            }
+            (may_be_dead, self.reached) = (false, true);
+            here = self.take(&here, verdicts, connection);
+            if here.is_empty() {
+                return true;
+            }
+            if !connection.is_ready() || self.office.flight.is_stopping() {
+                let text = "the host takes no more recipients now";
+                self.note(Finding::ours(Status::new(4, 5, 3), text), connection.peer());
+                return true;
+            }
+        }
+    }
+
+    /// Notes what was decided; gives back the places of those that need another transaction.
+    fn take(&mut self, here: &[usize], verdicts: Vec<Verdict>, connection: &Connection) -> Vec<usize> {
+        let (mut surplus, mut undecided) = (Vec::new(), None);
+        for (at, verdict) in here.iter().copied().zip(verdicts) {
+            match verdict {
+                Verdict::Final(finding) => {
+                    let passed_on = connection.offer().dsn && finding.status.fate() == Fate::Done;
+                    let n = self.request.recipients[at].n;
+                    self.outcomes[at] = Some(outcome(n, &finding, connection.peer(), passed_on));
+                }
+                Verdict::Open(finding) => undecided = Some(finding),
+                Verdict::Surplus => surplus.push(at),
+            }
+        }
+        if let Some(finding) = undecided {
+            self.tell(&finding, connection.peer());
+            self.note(finding, connection.peer());
+        }
+        surplus
+    }
+
+    /// The envelope for these recipients.
+    fn mail(&self, here: &[usize], connection: &Connection, bench: &mut Bench) -> Result<Mail, Finding> {
+        let request = self.request;
+        let mut body = request.body;
+        // Some call all their mail 8BITMIME; to a host without it only what is so is refused.
+        if body == BodyKind::EightBitMime
+            && !connection.offer().eight_bit_mime
+            && !self.message.is_eight_bit(&mut bench.block).map_err(|e| unreadable(&e))?
+        {
+            body = BodyKind::SevenBit;
+        }
+        let recipient = |at: &usize| {
+            let rcpt = &request.recipients[*at];
+            Recipient { address: rcpt.address.clone(), notify: rcpt.notify, original: rcpt.orcpt.clone() }
+        };
+        Ok(Mail {
+            sender: request.sender.clone(),
+            ret: request.ret,
+            envid: request.envid.clone(),
+            body,
+            utf8: request.utf8,
+            size: self.message.length(),
+            recipients: here.iter().map(recipient).collect(),
+        })
+    }
+
+    /// Keeps the connection for the next message, or ends it.
+    fn release(&self, destination: &str, connection: Connection) {
+        let keep = connection.is_ready()
+            && connection.transactions() < self.settings.max_messages_per_connection
+            && !self.office.flight.is_stopping();
+        if keep {
+            self.office.idle.keep(destination, connection, Instant::now());
+        } else {
+            connection.quit();
+        }
+    }
+
+    /// Says in the log why a host came to no decision.
+    fn tell(&self, finding: &Finding, relay: &str) {
+        let (id, text) = (self.request.id, &finding.text);
+        if finding.said {
+            info!("{id}: host {relay} said: {text}");
+        } else {
+            info!("{id}: {text}");
+        }
+    }
+
+    /// Notes why the open recipients have no outcome. What came later counts, unless it is for good
+    /// and what came before may pass.
+    fn note(&mut self, finding: Finding, relay: &str) {
+        let before_may_pass = self.worst.as_ref().is_some_and(|w| w.0.status.fate() != Fate::Never);
+        if finding.status.fate() != Fate::Never || !before_may_pass {
+            self.worst = Some((finding, relay.to_string()));
+        }
+    }
+
+    fn report(self) -> Report {
+        let nothing = || (Finding::ours(Status::new(4, 4, 0), "no host was tried"), String::new());
+        let (finding, relay) = self.worst.unwrap_or_else(nothing);
+        let waits = self.outcomes.iter().any(Option::is_none) && finding.status.fate() == Fate::Later;
+        let each = self.outcomes.into_iter().zip(&self.request.recipients);
+        let each =
+            each.map(|(known, rcpt)| known.unwrap_or_else(|| outcome(rcpt.n, &finding, &relay, false)));
+        Report {
+            job: self.request.job,
+            outcomes: each.collect(),
+            unreachable: waits && !self.reached && !self.cut_short,
+        }
+    }
+}
+
+/// Why nothing new is begun.
+fn going_down() -> Finding {
+    Finding::ours(Status::new(4, 3, 2), "posta-remote is going down")
+}
+
+fn outcome(n: u32, finding: &Finding, relay: &str, passed_on: bool) -> Outcome {
+    Outcome {
+        n,
+        status: finding.status,
+        text: finding.text.clone(),
+        relay: relay.to_string(),
+        said: finding.said,
+        passed_on,
+    }
+}

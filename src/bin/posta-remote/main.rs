@@ -1,0 +1,190 @@
+//! posta-remote: sends mail to other hosts by SMTP, and by LMTP to where the administrator says.
+//!
+//! SECURITY
+//!   Talks to strangers, so it has nothing to give them: it runs as `remote_user`, opens no file but
+//!   its configuration (and Unix sockets of LMTP servers), and holds no message but those whose open
+//!   files posta-queue has handed to it; of these it reads with pread only. It starts no program and
+//!   listens to nobody but posta-queue, on `run/remote`, whose user the kernel vouches for.
+//!   What a server says is bounded in length and time, and goes no further than a report.
+
+mod candidate;
+mod connection;
+mod deliver;
+mod flight;
+mod message;
+mod office;
+mod reuse;
+mod serve;
+mod unreachable;
+
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use getopts::Options;
+use log::{error, info, warn};
+
+use posta::unix::pass::PacketListener;
+use posta::unix::signals::Signals;
+use posta::unix::users::{self, Account};
+use posta::unix::{listeners, privilege, sandbox, sysexits};
+
+use posta::config::{self, Config};
+use posta::logbook::sink;
+
+use crate::office::{Office, Settings};
+use crate::serve::Desk;
+
+/// The rights of `run/remote`: posta-queue's user or group, and nobody else.
+const SOCKET_MODE: u32 = 0o660;
+
+/// What ends the program: an exit code, and why.
+type Failure = (u8, String);
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.optopt("c", "", "read the configuration from FILE", "FILE");
+    options.optflag("V", "", "print the version");
+    options.optflag("h", "", "print this help");
+    options
+}
+
+fn main() -> ExitCode {
+    let options = options();
+    let given = match options.parse(std::env::args_os().skip(1)) {
+        Ok(given) if given.free.is_empty() => given,
+        Ok(given) => return usage(&format!("unexpected argument \"{}\"", given.free[0])),
+        Err(error) => return usage(&error.to_string()),
+    };
+    if given.opt_present("h") {
+        print!("{}", options.usage("usage: posta-remote [-c FILE]\n\nSends mail to other hosts."));
+        return ExitCode::SUCCESS;
+    }
+    if given.opt_present("V") {
+        println!("posta-remote {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let file = given.opt_str("c").map(PathBuf::from);
+    match config::load(file.as_deref()) {
+        Ok(config) => run(file.as_deref(), &config),
+        Err(faults) => {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            ExitCode::from(sysexits::CONFIG)
+        }
+    }
+}
+
+fn usage(what: &str) -> ExitCode {
+    eprintln!("posta-remote: {what}; \"posta-remote -h\" prints what it takes");
+    ExitCode::from(sysexits::USAGE)
+}
+
+fn run(file: Option<&Path>, config: &Config) -> ExitCode {
+    sink::start("posta-remote", config.log.to, config.log.level);
+    match start(file, config) {
+        Ok(()) => {
+            info!("posta-remote ended");
+            ExitCode::SUCCESS
+        }
+        Err((code, why)) => {
+            error!("{why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Opens what only root may open, gives root's rights up, and serves.
+fn start(file: Option<&Path>, config: &Config) -> Result<(), Failure> {
+    let system = |what: &str, error| (sysexits::OSERR, format!("{what}: {error}"));
+    let signals = Signals::take_over().map_err(|error| system("can't take over signals", error))?;
+    if let Err(error) = privilege::raise_open_files() {
+        warn!("the limit of open files stays as it is: {error}");
+    }
+    let queue = users::by_name(&config.queue_user)
+        .map_err(|error| system(&format!("can't look up queue_user \"{}\"", config.queue_user), error))?;
+    let listener = listen(config, queue.as_ref())?;
+    give_up_rights(config)?;
+    let settings = settings(config).map_err(|why| (sysexits::CONFIG, why))?;
+    let mut trusted = vec![0, users::current().1];
+    trusted.extend(queue.map(|account| account.uid));
+    let reload = |office: &Office| reload(file, office);
+    let office = Arc::new(Office::new(settings));
+    let desk = Desk { office, listener, signals: &signals, trusted, reload: &reload };
+    info!("posta-remote {} started", env!("CARGO_PKG_VERSION"));
+    desk.serve(config.remote.max_connections).map_err(|error| (sysexits::TEMPFAIL, error.to_string()))
+}
+
+/// The socket that was handed over, or a new one at `run/remote`.
+fn listen(config: &Config, queue: Option<&Account>) -> Result<PacketListener, Failure> {
+    let inherited = listeners::inherited()
+        .map_err(|error| (sysexits::OSERR, format!("sockets that were handed over: {error}")))?;
+    if let Some((_, fd)) = inherited.into_iter().find(|(name, _)| name == "remote") {
+        return Ok(PacketListener::from(fd));
+    }
+    let path = config.run.join("remote");
+    let failed = |error| {
+        let what = format!("{}: {error}; is the folder there, and no other posta-remote?", path.display());
+        (sysexits::CANTCREAT, what)
+    };
+    let listener = PacketListener::bind(&path, SOCKET_MODE).map_err(failed)?;
+    if let Some(queue) = queue.filter(|_| privilege::is_root() && config.drop_privileges) {
+        chown(&path, None, Some(queue.gid)).map_err(failed)?;
+    }
+    Ok(listener)
+}
+
+/// Becomes `remote_user`, unless there is nothing to give up or nobody wants it.
+fn give_up_rights(config: &Config) -> Result<(), Failure> {
+    sandbox::no_new_privileges()
+        .map_err(|error| (sysexits::OSERR, format!("can't forbid new privileges: {error}")))?;
+    let (name, own) = (&config.remote_user, users::current().1);
+    if !config.drop_privileges {
+        warn!("drop_privileges is off: running as user {own}");
+        return Ok(());
+    }
+    let account = users::by_name(name)
+        .map_err(|error| (sysexits::OSERR, format!("can't look up remote_user \"{name}\": {error}")))?;
+    if !privilege::is_root() {
+        if account.is_none_or(|account| account.uid != own) {
+            warn!("started without root: running as user {own}, not as \"{name}\"");
+        }
+        return Ok(());
+    }
+    let account = account
+        .ok_or_else(|| (sysexits::CONFIG, format!("remote_user \"{name}\" is no account of this host")))?;
+    privilege::become_account(&account)
+        .map_err(|error| (sysexits::NOPERM, format!("can't become user \"{name}\": {error}")))
+}
+
+/// What the rooms need of the configuration.
+fn settings(config: &Config) -> Result<Settings, String> {
+    let remote = &config.remote;
+    let names =
+        posta::dns::open(remote.zone.as_deref(), remote.nameserver).map_err(|error| error.to_string())?;
+    Ok(Settings {
+        hostname: config.hostname.clone(),
+        own_names: vec![config.hostname.clone()],
+        port: remote.port,
+        connect_timeout: remote.connect_timeout,
+        max_messages_per_connection: remote.max_messages_per_connection,
+        max_connections: remote.max_connections,
+        names,
+    })
+}
+
+/// Reads the configuration again. A bad one is reported, and the old one stays.
+fn reload(file: Option<&Path>, office: &Office) {
+    let read = config::load(file).map_err(|faults| faults.iter().map(ToString::to_string).collect());
+    match read.and_then(|config| settings(&config).map_err(|why| vec![why])) {
+        Ok(settings) => {
+            office.set(settings);
+            info!("configuration read again");
+        }
+        Err(faults) => {
+            let faults: Vec<String> = faults;
+            faults.iter().for_each(|fault| error!("{fault}"));
+            error!("the configuration stays as it was");
+        }
+    }
+}
