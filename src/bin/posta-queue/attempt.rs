@@ -1,0 +1,253 @@
+//! One attempt of one message: from its opening, through the answers of the hands, to the filing of
+//! what came of it. The runner's other half.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use posta::mail::address::Mailbox;
+use posta::mail::id::Id;
+use posta::mail::status::{Fate, Status};
+
+use posta::courier::report::Report;
+
+use posta::logbook::entry::{Delivery, Queued, Removed};
+
+use posta::route::NoRoute;
+use posta::spool::{Place, Record};
+
+use crate::bounce::Notice;
+use crate::clerk::{End, Filed, Task};
+use crate::destination::Hand;
+use crate::message::{Message, News};
+use crate::runner::{FILE_AGAIN, NOTE_AFTER, Runner, now};
+use crate::schedule::{Admission, SECOND};
+use crate::turns::Ending;
+
+impl Runner {
+    pub(crate) fn opened(&mut self, mut message: Message) {
+        let id = message.entry.id;
+        let now = now();
+        if let Some(wish) = self.wishes.remove(&id) {
+            self.messages.insert(id, message);
+            return self.grant(id, wish);
+        }
+        if message.place == Place::New {
+            let (envelope, size) = (&message.entry.envelope, message.entry.size);
+            let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
+            log::info!("{}", Queued { id, from: &from, size, recipients });
+            self.counters.messages[0] += 1;
+        }
+        let parts = message.parts();
+        let count = parts.len();
+        let resting = match self.schedule.admit(id, parts, message.strikes > 0, now) {
+            Admission::Benched => return,
+            Admission::Admitted(resting) => resting,
+        };
+        message.jobs = count - resting.len();
+        // Recipients that ended before anything was tried have their line in the log like all others.
+        let ended: Vec<u32> = (0..message.targets.len() as u32)
+            .filter(|n| message.place == Place::New && message.targets[*n as usize].is_final())
+            .collect();
+        ended.into_iter().for_each(|n| self.log_target(&message, n, now));
+        for (part, why) in resting {
+            let news = News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"));
+            for n in part.targets {
+                message.hear(n, news.clone(), now);
+                self.log_target(&message, n, now);
+            }
+        }
+        for (n, why) in message.unresolved.clone() {
+            self.log_unresolved(&message, n, &why, now);
+        }
+        let idle = message.jobs == 0;
+        self.messages.insert(id, message);
+        if idle {
+            self.settle(id);
+        }
+    }
+
+    pub(crate) fn heard(&mut self, hand: Hand, connection: u64, report: Report) {
+        if self.lines[hand as usize].as_ref().is_none_or(|line| line.connection != connection) {
+            return;
+        }
+        self.send_again = None;
+        let now = now();
+        let why = report.outcomes.first().map(|o| o.text.clone()).unwrap_or_default();
+        let ending = if report.unreachable { Ending::Unreachable } else { Ending::Reached };
+        let Some(job) = self.schedule.job_ended(report.job, hand, ending, &why, now) else {
+            log::error!(
+                "{} answered job {}, which it does not have",
+                crate::dispatch::program(hand),
+                report.job
+            );
+            return;
+        };
+        let mut said: HashMap<u32, News> =
+            report.outcomes.into_iter().map(|o| (o.n, News::from(o))).collect();
+        let Some(mut message) = self.messages.remove(&job.id) else { return };
+        for n in &job.targets {
+            let silent =
+                || News::ours(Status::new(4, 3, 0), "the delivery program said nothing of this recipient");
+            message.hear(*n, said.remove(n).unwrap_or_else(silent), now);
+            self.log_target(&message, *n, now);
+        }
+        self.messages.insert(job.id, message);
+        self.job_done(job.id, now);
+    }
+
+    /// One job less of a message: when it was the last one the message is settled, else its results
+    /// must be on the disk soon.
+    pub(crate) fn job_done(&mut self, id: Id, now: u64) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        message.jobs = message.jobs.saturating_sub(1);
+        if message.jobs == 0 {
+            self.settle(id);
+        } else if !message.unsaved.is_empty() {
+            self.unnoted.push_back((now + NOTE_AFTER, id));
+        }
+    }
+
+    /// Notes the results so far of a message that is still being worked on.
+    pub(crate) fn note(&mut self, id: Id) -> bool {
+        let Some(message) = self.messages.get_mut(&id) else { return false };
+        if message.jobs == 0 || message.filing || message.unsaved.is_empty() {
+            return false;
+        }
+        let records = message.take_unsaved();
+        self.file(id, Vec::new(), records, End::Stay);
+        true
+    }
+
+    pub(crate) fn file(&mut self, id: Id, notices: Vec<Notice>, records: Vec<Record>, end: End) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        message.filing = true;
+        let task = Task { entry: message.entry.clone(), place: message.place, notices, records, end };
+        if !self.clerks.file(task) {
+            log::error!(
+                "{id}: the thread that files results has died; it stays in the queue until the next start"
+            );
+        }
+    }
+
+    /// Every job of this attempt has ended: the message goes, or waits for its next attempt.
+    pub(crate) fn settle(&mut self, id: Id) {
+        let now = now();
+        let Some(mut message) = self.messages.remove(&id) else { return };
+        if message.filing {
+            message.settle = true;
+            self.messages.insert(id, message);
+            return;
+        }
+        if let Some(wish) = self.wishes.remove(&id) {
+            self.messages.insert(id, message);
+            return self.grant(id, wish);
+        }
+        let expired = self.rules.expire(&mut message, now);
+        expired.iter().for_each(|n| self.log_target(&message, *n, now));
+        let notices = self.rules.notices(&mut message, now);
+        let end = if message.is_done() { End::Gone } else { self.rules.next_attempt(&mut message, now) };
+        let records = message.take_unsaved();
+        self.messages.insert(id, message);
+        self.file(id, notices, records, end);
+    }
+
+    pub(crate) fn filed(&mut self, filed: Filed) {
+        let Filed { id, end, told, records, place } = filed;
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        message.filing = false;
+        for (notice, targets) in told {
+            self.counters.notices += 1;
+            let about = targets.len();
+            log::info!("{id}: sender notified: {notice} (about {about} recipients)");
+            for n in targets {
+                if let Some(target) = message.targets.get_mut(n as usize) {
+                    target.reported |= target.is_final();
+                }
+            }
+        }
+        match place {
+            Ok(place) => {
+                message.place = place;
+                self.filed_well(id, &end);
+            }
+            Err(error) => {
+                log::error!(
+                    "{id}: results could not be filed: {error}; tried again in {} s",
+                    FILE_AGAIN / SECOND
+                );
+                let since = std::mem::replace(&mut message.unsaved, records);
+                message.unsaved.extend(since);
+                self.troubled.push_back((now() + FILE_AGAIN, id));
+            }
+        }
+    }
+
+    fn filed_well(&mut self, id: Id, end: &End) {
+        match *end {
+            End::Gone => {
+                log::info!("{}", Removed(id));
+                self.counters.messages[1] += 1;
+                self.schedule.forget(id);
+            }
+            End::Wait(due, destination) => self.schedule.defer(id, due, destination),
+            End::Hold => self.schedule.hold(id),
+            End::Stay => {
+                let settle = self.messages.get_mut(&id).is_some_and(|m| std::mem::take(&mut m.settle));
+                if settle {
+                    self.settle(id);
+                }
+                return;
+            }
+        }
+        self.messages.remove(&id);
+        self.left(id);
+        if let Some(wish) = self.wishes.remove(&id) {
+            // Asked for while it was being filed.
+            self.wish(id, wish);
+        }
+    }
+
+    /// The log lines of several targets of an open message.
+    pub(crate) fn log_targets(&mut self, id: Id, targets: &[u32], now: u64) {
+        if let Some(message) = self.messages.remove(&id) {
+            targets.iter().for_each(|n| self.log_target(&message, *n, now));
+            self.messages.insert(id, message);
+        }
+    }
+
+    /// The log line of what was said of a target last.
+    pub(crate) fn log_target(&mut self, message: &Message, n: u32, now: u64) {
+        let Some(target) = message.targets.get(n as usize) else { return };
+        let Some(news) = &target.news else { return };
+        let envelope = &message.entry.envelope;
+        let original = envelope.recipients.get(target.recipient as usize).map(|r| r.address.to_string());
+        let at = match news.status.fate() {
+            Fate::Done => 0,
+            Fate::Later => 1,
+            Fate::Never => 2,
+        };
+        self.counters.recipients[at] += 1;
+        log_delivery(message, &target.leaf.address, original.as_deref().unwrap_or_default(), news, now);
+    }
+
+    pub(crate) fn log_unresolved(&mut self, message: &Message, n: u32, why: &NoRoute, now: u64) {
+        let envelope = &message.entry.envelope;
+        let Some(recipient) = envelope.recipients.get(n as usize) else { return };
+        self.counters.recipients[1] += 1;
+        log_delivery(message, &recipient.address, "", &News::ours(why.status, &why.text), now);
+    }
+}
+
+fn log_delivery(message: &Message, to: &Mailbox, orig_to: &str, news: &News, now: u64) {
+    let delivery = Delivery {
+        id: message.entry.id,
+        to: &to.to_string(),
+        orig_to,
+        relay: &news.relay,
+        delay: Duration::from_micros(now.saturating_sub(message.entry.envelope.arrived)),
+        delays: None,
+        status: news.status,
+        text: &news.text,
+    };
+    log::info!("{delivery}");
+}

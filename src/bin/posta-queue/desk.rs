@@ -1,0 +1,282 @@
+//! What the administrator wants: orders on `run/queue` (courier/order), answered.
+//!
+//! The thread that serves a connection reads files; the runner only says what it knows and does what
+//! changes the queue.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use posta::mail::address::Mailbox;
+use posta::mail::id::Id;
+use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
+
+use posta::courier::order::{Answer, Order, Row};
+
+use posta::spool::{Place, Record, Spool, SpoolError};
+
+use crate::destination::of_target;
+use crate::ingest::SharedRouter;
+use crate::message::Message;
+use crate::runner::{Event, date};
+use crate::schedule::Listed;
+
+/// Connections served at once.
+const CONNECTIONS: usize = 16;
+/// A peer has this long to say what it wants, and for reading each answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A message in a list: what the runner knows of it.
+#[derive(Debug)]
+pub struct Listing {
+    /// Which, where, and in what state.
+    pub listed: Listed,
+    /// The row, where the message is open.
+    pub row: Option<Row>,
+}
+
+/// Serves `run/queue`.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The queue's spool.
+    pub spool: Arc<Spool>,
+    /// Tells which destination a domain's mail waits for.
+    pub router: SharedRouter,
+    /// To the runner.
+    pub events: Sender<Event>,
+    /// Connections that are being served.
+    pub busy: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    /// Serves `listener` for ever, in threads of its own.
+    pub fn serve(self, listener: PacketListener) -> io::Result<()> {
+        std::thread::Builder::new().name("desk".into()).spawn(move || {
+            loop {
+                match listener.accept() {
+                    Ok(packets) => self.accept(packets),
+                    Err(error) => {
+                        log::error!("run/queue: {error}");
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn accept(&self, packets: Packets) {
+        if self.busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+            let busy = Answer::Failed(format!("{CONNECTIONS} others are being answered; try again"));
+            // Whoever asked sees the end of the connection if even this does not reach it.
+            let _ = say(&packets, &busy);
+            return;
+        }
+        let desk = self.clone();
+        let spawned = std::thread::Builder::new().name("order".into()).spawn(move || {
+            if let Err(error) = desk.answer(&packets) {
+                log::debug!("run/queue: {error}");
+            }
+            desk.busy.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(error) = spawned {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+            log::error!("run/queue: no thread to answer: {error}");
+        }
+    }
+
+    fn answer(&self, packets: &Packets) -> io::Result<()> {
+        packets.set_receive_timeout(PATIENCE)?;
+        let peer = packets.peer()?;
+        let mut buffer = vec![0; MAX_PACKET];
+        let (length, _) = packets.receive(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let order = match Order::decode(&buffer[..length]) {
+            Ok(order) => order,
+            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+        };
+        let (_, own) = posta::unix::users::current();
+        if !order.is_harmless() && peer.uid != 0 && peer.uid != own {
+            let why = "only root and the queue's own user may do this".to_string();
+            return say(packets, &Answer::Failed(why));
+        }
+        match order {
+            Order::List => self.list(packets),
+            Order::Show(id) => self.show(packets, id),
+            Order::Cat(id) => self.cat(packets, id),
+            Order::RetryDomain(domain) => {
+                log::info!("order: retry {domain} (uid={})", peer.uid);
+                self.pass_on(packets, Order::RetryDomain(self.destination(&domain)))
+            }
+            other => {
+                if !other.is_harmless() {
+                    log::info!("order: {other:?} (uid={})", peer.uid);
+                }
+                self.pass_on(packets, other)
+            }
+        }
+    }
+
+    /// The name of the destination that mail for a domain goes to.
+    fn destination(&self, domain: &str) -> String {
+        let router = self.router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let leaves =
+            Mailbox::from_parts("postmaster", domain).ok().and_then(|address| router.expand(&address).ok());
+        let first = leaves.and_then(|leaves| leaves.into_iter().next());
+        first.map_or_else(|| domain.to_lowercase(), |leaf| of_target(&leaf.target).1)
+    }
+
+    /// Gives an order to the runner and its answers to the peer.
+    fn pass_on(&self, packets: &Packets, order: Order) -> io::Result<()> {
+        let (sender, answers) = channel();
+        self.events.send(Event::Order(order, sender)).map_err(io::Error::other)?;
+        for answer in answers {
+            say(packets, &answer)?;
+            if matches!(answer, Answer::End | Answer::Failed(_)) {
+                return Ok(());
+            }
+        }
+        say(packets, &Answer::Failed("posta-queue is going down".into()))
+    }
+
+    fn listing(&self) -> io::Result<Vec<Listing>> {
+        let (sender, answer) = channel();
+        self.events.send(Event::List(sender)).map_err(io::Error::other)?;
+        answer.recv().map_err(io::Error::other)
+    }
+
+    fn list(&self, packets: &Packets) -> io::Result<()> {
+        for listing in self.listing()? {
+            let row = match listing.row {
+                Some(row) => Some(row),
+                None => self.row(&listing.listed),
+            };
+            // One that was finished since the list was made is not in it.
+            if let Some(row) = row {
+                say(packets, &Answer::Row(row))?;
+            }
+        }
+        say(packets, &Answer::End)
+    }
+
+    /// The row of a message that is not open: its files say the rest.
+    fn row(&self, listed: &Listed) -> Option<Row> {
+        let (message, _) = self.look(listed.id, listed.place).ok()?;
+        Some(make_row(&message, listed))
+    }
+
+    fn look(&self, id: Id, place: Place) -> Result<(Message, Vec<Record>), SpoolError> {
+        let entry = Arc::new(self.spool.open(id, place)?);
+        let mut message = Message::fresh(entry.clone(), place);
+        let mut records = Vec::new();
+        if let Some(journal) = if place == Place::New { None } else { self.spool.journal(&entry)? } {
+            records = journal.records().to_vec();
+            message.recall(&records);
+        }
+        Ok((message, records))
+    }
+
+    fn find(&self, id: Id) -> Result<(Message, Vec<Record>), SpoolError> {
+        let places = [Place::Cur, Place::Hold, Place::New];
+        let mut last = SpoolError::Gone { id };
+        for place in places {
+            match self.look(id, place) {
+                Err(SpoolError::Gone { .. }) => {}
+                Err(error) => last = error,
+                found => return found,
+            }
+        }
+        Err(last)
+    }
+
+    fn show(&self, packets: &Packets, id: Id) -> io::Result<()> {
+        let listed = self.listing()?.into_iter().find(|l| l.listed.id == id);
+        let (message, records) = match self.find(id) {
+            Ok(found) => found,
+            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+        };
+        let place = message.place;
+        let known = listed.as_ref().map_or(Listed { id, place, state: "active", due: None }, |l| l.listed);
+        let row = listed.and_then(|l| l.row).unwrap_or_else(|| make_row(&message, &known));
+        say(packets, &Answer::Row(row))?;
+        for record in &records {
+            if let Some(text) = in_words(&message, record) {
+                say(packets, &Answer::Text(text))?;
+            }
+        }
+        say(packets, &Answer::End)
+    }
+
+    fn cat(&self, packets: &Packets, id: Id) -> io::Result<()> {
+        use std::os::fd::AsFd;
+        match self.find(id) {
+            Ok((message, _)) => {
+                let size = Answer::Text(message.entry.size.to_string());
+                let packet = size.encode().map_err(io::Error::other)?;
+                packets.send(&packet, Some(message.entry.file.as_fd()))?;
+                say(packets, &Answer::End)
+            }
+            Err(error) => say(packets, &Answer::Failed(error.to_string())),
+        }
+    }
+}
+
+fn say(packets: &Packets, answer: &Answer) -> io::Result<()> {
+    let packet = answer.encode().map_err(io::Error::other)?;
+    packets.send(&packet, None)
+}
+
+/// The row of a message.
+pub fn make_row(message: &Message, listed: &Listed) -> Row {
+    let envelope = &message.entry.envelope;
+    let mut recipients = message.outstanding();
+    if recipients.is_empty() && message.targets.is_empty() {
+        recipients = envelope.recipients.iter().map(|r| r.address.to_string()).collect();
+    }
+    Row {
+        id: listed.id,
+        state: listed.state.to_string(),
+        sender: envelope.sender.to_string(),
+        recipients,
+        size: message.entry.size,
+        arrived: envelope.arrived,
+        next: listed.due.map(|due| due / crate::schedule::SECOND),
+        reason: message.reason(),
+    }
+}
+
+/// A line of a journal as a person reads it; `None` for those that say nothing to one.
+fn in_words(message: &Message, record: &Record) -> Option<String> {
+    let to =
+        |n: &u32| message.targets.get(*n as usize).map(|t| t.leaf.address.to_string()).unwrap_or_default();
+    let host = |relay: &str| if relay.is_empty() { String::new() } else { format!(" by {relay}") };
+    Some(match record {
+        Record::Head { .. } | Record::Expanded => return None,
+        Record::Target { recipient, leaf, .. } => {
+            let first = message.entry.envelope.recipients.get(*recipient as usize)?;
+            format!("route: <{}> goes to {} as <{}>", first.address, of_target(&leaf.target).1, leaf.address)
+        }
+        Record::Done { n, at, relay, text, .. } => {
+            format!("{}: <{}> delivered{}: {text}", date(*at), to(n), host(relay))
+        }
+        Record::Later { n, at, relay, text, .. } => {
+            format!("{}: <{}> not yet{}: {text}", date(*at), to(n), host(relay))
+        }
+        Record::Never { n, at, relay, text, .. } => {
+            format!("{}: <{}> failed{}: {text}", date(*at), to(n), host(relay))
+        }
+        Record::Reported { n, at } => format!("{}: <{}> is settled with the sender", date(*at), to(n)),
+        Record::Warned { at } => format!("{}: the sender was told of the delay", date(*at)),
+        Record::Strike { at } => {
+            format!("{}: a delivery program died while it held the message", date(*at))
+        }
+        Record::Held { at, why } => format!("{}: put on hold: {why}", date(*at)),
+        Record::Released { at } => format!("{}: released", date(*at)),
+        Record::Attempt { at, count } => format!("{}: end of attempt {count}", date(*at)),
+    })
+}

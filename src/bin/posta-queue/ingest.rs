@@ -1,0 +1,129 @@
+//! Opening messages: the queue file is checked, its journal read, its recipients resolved.
+//!
+//! Done by a few threads, so that a slow disk or a name service that hangs holds up neither the
+//! schedule nor each other for long.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, RwLock};
+
+use posta::mail::id::Id;
+use posta::mail::status::Status;
+
+use posta::courier::request::{Leaf, Target as Where};
+
+use posta::route::{NoRoute, Router};
+use posta::spool::{Place, Spool, SpoolError};
+
+use crate::message::{Message, News, Target};
+use crate::runner::Event;
+
+/// Threads that open messages.
+const THREADS: usize = 3;
+
+/// Hands messages to be opened to the threads, in turn.
+#[derive(Debug)]
+pub struct Ingest {
+    lines: Vec<Sender<(Id, Place)>>,
+    next: usize,
+}
+
+/// The router in force; replaced when the configuration is read again.
+pub type SharedRouter = Arc<RwLock<Arc<Router>>>;
+
+impl Ingest {
+    /// Starts the threads. Every message asked for comes back as [`Event::Opened`] or [`Event::NotOpened`].
+    pub fn start(
+        spool: &Arc<Spool>,
+        router: &SharedRouter,
+        events: &Sender<Event>,
+    ) -> std::io::Result<Ingest> {
+        let mut lines = Vec::new();
+        for n in 0..THREADS {
+            let (line, wanted) = channel();
+            let (spool, router, events) = (spool.clone(), router.clone(), events.clone());
+            let thread = std::thread::Builder::new().name(format!("ingest-{n}"));
+            thread.spawn(move || work(&spool, &router, &wanted, &events))?;
+            lines.push(line);
+        }
+        Ok(Ingest { lines, next: 0 })
+    }
+
+    /// Asks for a message to be opened.
+    pub fn open(&mut self, id: Id, place: Place) {
+        self.next = (self.next + 1) % self.lines.len();
+        if self.lines[self.next].send((id, place)).is_err() {
+            // The thread is gone only when it panicked; the others go on.
+            log::error!("{id}: a thread that opens messages has died; it stays until the next start");
+        }
+    }
+}
+
+fn work(spool: &Spool, router: &RwLock<Arc<Router>>, wanted: &Receiver<(Id, Place)>, events: &Sender<Event>) {
+    for (id, place) in wanted {
+        let router = router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let opened =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(spool, &router, id, place)));
+        let event = match opened {
+            Ok(Ok(message)) => Event::Opened(Box::new(message)),
+            Ok(Err(error)) => Event::NotOpened { id, place, error },
+            Err(_) => {
+                log::error!(
+                    "{id}: the message made us panic while it was opened; it is left alone until the next start"
+                );
+                continue;
+            }
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+}
+
+/// Opens one message and finds where it goes.
+pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Message, SpoolError> {
+    let entry = Arc::new(spool.open(id, place)?);
+    let mut message = Message::fresh(entry.clone(), place);
+    // A message in new/ whose journal is there already was being put aside when we stopped.
+    if let Some(journal) = if place == Place::New { None } else { spool.journal(&entry)? } {
+        message.recall(journal.records());
+    }
+    expand(&mut message, router, crate::runner::now());
+    Ok(message)
+}
+
+/// Resolves the recipients that have no target yet. What leads nowhere for good becomes a target
+/// that has failed; what can't be said now stays unresolved.
+pub fn expand(message: &mut Message, router: &Router, now: u64) {
+    let mut seen: HashSet<Leaf> = message.targets.iter().map(|t| t.leaf.clone()).collect();
+    for n in message.unexpanded() {
+        let address = message.entry.envelope.recipients[n as usize].address.clone();
+        match router.expand(&address) {
+            Ok(leaves) => {
+                let before = message.targets.len();
+                for leaf in leaves {
+                    if seen.insert(leaf.clone()) {
+                        message.add(Target::new(n, leaf));
+                    }
+                }
+                if message.targets.len() == before {
+                    let same = "delivered with another recipient of this message";
+                    settle(message, n, News::ours(Status::new(2, 1, 5), same), now);
+                }
+            }
+            Err(NoRoute { status, text }) if status.class == 5 => {
+                settle(message, n, News::ours(status, text), now);
+            }
+            Err(later) => message.unresolved.push((n, later)),
+        }
+    }
+}
+
+/// Adds a target that is final before it was tried; its destination only names its domain.
+pub fn settle(message: &mut Message, recipient: u32, news: News, now: u64) {
+    let Some(named) = message.entry.envelope.recipients.get(recipient as usize) else { return };
+    let address = named.address.clone();
+    let target = Where::Mx(address.domain().to_string());
+    message.add(Target::new(recipient, Leaf { address, target, place: None }));
+    message.hear(message.targets.len() as u32 - 1, news, now);
+}

@@ -1,0 +1,258 @@
+//! posta-queue: the queue runner.
+//!
+//! Takes new mail from the spool, finds where each recipient's copy goes, decides who is next and
+//! when again, hands work to posta-local and posta-remote, and tells senders what became of it.
+//!
+//! RIGHTS
+//!   Runs as `postaq` (started as root, it becomes that). Reads and writes the spool; reads the tables
+//!   that routing needs. Talks to posta-local, posta-remote and postactl over Unix sockets.
+//!   Never listens on the network, never runs a command, never writes a mailbox.
+
+mod asking;
+mod attempt;
+mod bounce;
+mod clerk;
+mod desk;
+mod destination;
+mod dispatch;
+mod ingest;
+mod message;
+mod porter;
+mod runner;
+mod schedule;
+mod settings;
+mod turns;
+mod verdict;
+mod watch;
+mod wishes;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use posta::unix::durable::Disk;
+use posta::unix::listeners;
+use posta::unix::pass::{PacketListener, Packets};
+use posta::unix::privilege;
+use posta::unix::sandbox;
+use posta::unix::signals::{Signals, Told};
+use posta::unix::sysexits;
+use posta::unix::users;
+
+use posta::courier::order::Order;
+
+use posta::config::{self, Config};
+use posta::logbook::sink;
+
+use posta::net::orders;
+use posta::route::Router;
+use posta::spool::{Committer, Spool};
+
+use crate::bounce::Bouncer;
+use crate::clerk::Clerks;
+use crate::desk::Desk;
+use crate::destination::Hand;
+use crate::ingest::{Ingest, SharedRouter};
+use crate::porter::Porter;
+use crate::runner::{Event, Runner};
+use crate::schedule::Schedule;
+
+/// Why the program ends: the exit code, and what is said.
+struct Failure(u8, String);
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, text)) => {
+            eprintln!("posta-queue: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    let mut options = getopts::Options::new();
+    options.optopt("c", "", "configuration file", "FILE");
+    options.optflag("1", "", "one pass over the queue, then exit");
+    options.optflag("V", "", "print the version");
+    options.optflag("h", "", "print this help");
+    let given = options
+        .parse(std::env::args().skip(1))
+        .map_err(|e| Failure(sysexits::USAGE, format!("{e}; see -h")))?;
+    if given.opt_present("h") {
+        print!("{}", options.usage("posta-queue [-c FILE] [-1]: the queue runner"));
+        return Ok(());
+    }
+    if given.opt_present("V") {
+        println!("posta-queue {}", env!("CARGO_PKG_VERSION"));
+        return Ok(());
+    }
+    if let Some(word) = given.free.first() {
+        return Err(Failure(sysexits::USAGE, format!("unexpected word \"{word}\"; see -h")));
+    }
+    let file = given.opt_str("c").map(PathBuf::from);
+    let config = config::load(file.as_deref()).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        Failure(sysexits::CONFIG, lines.join("\n"))
+    })?;
+    if given.opt_present("1") && pass_by_another(&config.run.join("queue"))? {
+        return Ok(());
+    }
+    // First of all threads: they inherit what is blocked here.
+    let signals = Signals::take_over().map_err(|e| Failure(sysexits::OSERR, format!("signals: {e}")))?;
+    sink::start("posta-queue", config.log.to, config.log.level);
+    let sockets = open_sockets(&config)?;
+    drop_rights(&config)?;
+    run(config, file, &signals, sockets, given.opt_present("1"))
+}
+
+/// Asks a posta-queue that runs already to make the pass; `false` if there is none.
+fn pass_by_another(socket: &Path) -> Result<bool, Failure> {
+    match orders::give(socket, &Order::Pass, None, &mut |_, _| {}) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_not_running() => Ok(false),
+        Err(error) => Err(Failure(sysexits::UNAVAILABLE, error.to_string())),
+    }
+}
+
+/// `run/queue` and `run/drop`: handed over by the keeper, or bound here.
+struct Sockets {
+    queue: PacketListener,
+    drop: PacketListener,
+}
+
+fn open_sockets(config: &Config) -> Result<Sockets, Failure> {
+    let mut given =
+        listeners::inherited().map_err(|e| Failure(sysexits::OSERR, format!("LISTEN_FDS: {e}")))?;
+    let mut socket = |name: &str| match given.iter().position(|(n, _)| n == name) {
+        Some(at) => Ok(PacketListener::from(given.swap_remove(at).1)),
+        None => {
+            let path = config.run.join(name);
+            // Anybody may connect: each order is judged by who gives it (SO_PEERCRED).
+            PacketListener::bind(&path, 0o666)
+                .map_err(|e| Failure(sysexits::CANTCREAT, format!("{}: {e}", path.display())))
+        }
+    };
+    Ok(Sockets { queue: socket("queue")?, drop: socket("drop")? })
+}
+
+fn drop_rights(config: &Config) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure(sysexits::OSERR, format!("{}: {e}", config.queue_user));
+    if privilege::is_root() && config.drop_privileges {
+        let missing = || {
+            Failure(
+                sysexits::CONFIG,
+                format!("no user \"{}\" (queue_user); make it, or see posta(7)", config.queue_user),
+            )
+        };
+        let account = users::by_name(&config.queue_user).map_err(failed)?.ok_or_else(missing)?;
+        privilege::become_account(&account).map_err(failed)?;
+    } else {
+        log::warn!(
+            "running with the rights of uid {}: drop_privileges is off, or this is not root",
+            users::current().1
+        );
+    }
+    privilege::set_umask(0o027);
+    sandbox::no_new_privileges().map_err(failed)
+}
+
+fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    signals: &Signals,
+    sockets: Sockets,
+    once: bool,
+) -> Result<(), Failure> {
+    let spool = Spool::for_running(&config.spool, Arc::new(Disk))
+        .map_err(|e| Failure(sysexits::CANTCREAT, e.to_string()))?;
+    let spool = Arc::new(spool);
+    let committer = Arc::new(Committer::new(spool.clone()));
+    let (events, heard) = channel();
+    let os = |e: std::io::Error| Failure(sysexits::OSERR, e.to_string());
+
+    let router: SharedRouter = Arc::new(RwLock::new(Arc::new(Router::new(settings::router(&config)))));
+    let hostname = config.hostname.clone();
+    let bouncer = Bouncer { spool: spool.clone(), committer: committer.clone(), hostname: hostname.clone() };
+    let clerks = Clerks::start(&spool, &Arc::new(bouncer), &events).map_err(os)?;
+    let ingest = Ingest::start(&spool, &router, &events).map_err(os)?;
+    let schedule = Schedule::new(settings::schedule(&config));
+    let runner = Runner::new(schedule, settings::rules(&config), ingest, clerks);
+
+    for (hand, name) in [(Hand::Local, "local"), (Hand::Remote, "remote")] {
+        let path = config.run.join(name);
+        if once {
+            let absent = |e| {
+                Failure(
+                    sysexits::UNAVAILABLE,
+                    format!("{}: {e}; start {} first", path.display(), dispatch::program(hand)),
+                )
+            };
+            Packets::connect(&path).map_err(absent)?;
+        }
+        dispatch::keep_up(hand, path, events.clone()).map_err(os)?;
+    }
+    let most = config.smtpd.max_message_size;
+    let porter = Porter { spool: spool.clone(), committer, hostname, most, busy: Arc::new(Mutex::new(())) };
+    porter.clone().serve(sockets.drop).map_err(os)?;
+    let desk =
+        Desk { spool: spool.clone(), router: router.clone(), events: events.clone(), busy: Arc::default() };
+    desk.serve(sockets.queue).map_err(os)?;
+    watch::start(spool.clone(), &spool.trigger(), porter, events.clone()).map_err(os)?;
+
+    let deciding = std::thread::Builder::new().name("runner".into());
+    let deciding = deciding.spawn(move || runner.run(&heard)).map_err(os)?;
+    if once {
+        end_after_pass(&events);
+    }
+    let mut patience = Duration::from_millis(if once { 20 } else { 1000 });
+    while !deciding.is_finished() {
+        match signals.wait(Some(patience)).map_err(os)? {
+            Some(Told::Terminate) => {
+                log::info!("told to go: what is known is noted first");
+                // A runner that is gone already needs no telling.
+                let _ = events.send(Event::Terminate);
+                patience = Duration::from_millis(5);
+            }
+            Some(Told::Reload) => reload(file.as_deref(), &router, &events),
+            Some(Told::Louder) => log::set_max_level(log::LevelFilter::Debug),
+            Some(Told::Quieter) => log::set_max_level(log::LevelFilter::Info),
+            Some(Told::Child) | None => {}
+        }
+    }
+    deciding.join().map_err(|_| Failure(sysexits::OSERR, "the thread that decides has died".into()))
+}
+
+/// `-1`: when everything due has been tried once, the runner goes.
+fn end_after_pass(events: &Sender<Event>) {
+    let (answers, over) = channel();
+    let events = events.clone();
+    let waiting = std::thread::Builder::new().name("pass".into()).spawn(move || {
+        if events.send(Event::Order(Order::Pass, answers)).is_ok() {
+            // Either the pass has ended, or the runner has.
+            let _ = over.recv();
+            let _ = events.send(Event::Terminate);
+        }
+    });
+    if let Err(error) = waiting {
+        log::error!("no thread to wait for the end of the pass: {error}; end it by SIGTERM");
+    }
+}
+
+/// SIGHUP: the configuration is read again; a bad one is reported and the old one stays.
+fn reload(file: Option<&Path>, router: &SharedRouter, events: &Sender<Event>) {
+    match config::load(file) {
+        Ok(config) => {
+            let new = Arc::new(Router::new(settings::router(&config)));
+            *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
+            let _ = events.send(Event::Rules(settings::rules(&config)));
+            log::info!("configuration read again");
+        }
+        Err(faults) => {
+            faults.iter().for_each(|fault| log::error!("{fault}"));
+            log::error!("the configuration has {} faults; the old one stays in force", faults.len());
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! A message of the working set: its recipients' final destinations, and what became of each.
+
+use std::sync::Arc;
+
+use posta::mail::status::{Fate, Status};
+
+use posta::courier::report::Outcome;
+use posta::courier::request::{Leaf, MAX_RECIPIENTS};
+
+use posta::route::NoRoute;
+use posta::spool::{Entry, Place, Record};
+
+use crate::destination::{hash, of_target};
+use crate::schedule::Part;
+
+/// What was said of a target, last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Enhanced status code; its class is the fate.
+    pub status: Status,
+    /// Who said it.
+    pub relay: String,
+    /// What was said.
+    pub text: String,
+    /// It is a remote server's reply.
+    pub said: bool,
+    /// DSN wishes went along.
+    pub passed_on: bool,
+}
+
+impl News {
+    /// Our own words.
+    pub fn ours(status: Status, text: impl Into<String>) -> News {
+        News { status, relay: String::new(), text: text.into(), said: false, passed_on: false }
+    }
+}
+
+impl From<Outcome> for News {
+    fn from(o: Outcome) -> News {
+        News { status: o.status, relay: o.relay, text: o.text, said: o.said, passed_on: o.passed_on }
+    }
+}
+
+/// One final destination of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Index of the envelope's recipient.
+    pub recipient: u32,
+    /// Where it goes.
+    pub leaf: Leaf,
+    /// Nothing yet, or what was said last.
+    pub news: Option<News>,
+    /// The sender has been told of its end, or is not to be.
+    pub reported: bool,
+}
+
+impl Target {
+    /// A target that nothing is known of yet.
+    pub fn new(recipient: u32, leaf: Leaf) -> Target {
+        Target { recipient, leaf, news: None, reported: false }
+    }
+
+    /// Delivered or given up: not to be tried any more.
+    pub fn is_final(&self) -> bool {
+        self.fate().is_some_and(|fate| fate != Fate::Later)
+    }
+
+    /// What became of it, if anything.
+    pub fn fate(&self) -> Option<Fate> {
+        self.news.as_ref().map(|news| news.status.fate())
+    }
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Message {
+    /// The opened queue file.
+    pub entry: Arc<Entry>,
+    /// Where it lies.
+    pub place: Place,
+    /// Its final destinations.
+    pub targets: Vec<Target>,
+    /// Recipients that could not be resolved, and why: to be asked for again.
+    pub unresolved: Vec<(u32, NoRoute)>,
+    /// Attempts that have ended.
+    pub attempts: u32,
+    /// Hands that died while they held it.
+    pub strikes: u32,
+    /// The sender was told of the delay.
+    pub warned: bool,
+    /// What the journal lacks.
+    pub unsaved: Vec<Record>,
+    /// The expansion is not in the journal yet.
+    pub unsaved_from: usize,
+    /// Jobs queued or under way.
+    pub jobs: usize,
+    /// A clerk has it in hand.
+    pub filing: bool,
+    /// It is to be settled as soon as the clerk has given it back.
+    pub settle: bool,
+}
+
+impl Message {
+    /// A message without a journal.
+    pub fn fresh(entry: Arc<Entry>, place: Place) -> Message {
+        Message {
+            entry,
+            place,
+            targets: Vec::new(),
+            unresolved: Vec::new(),
+            attempts: 0,
+            strikes: 0,
+            warned: false,
+            unsaved: Vec::new(),
+            unsaved_from: 0,
+            jobs: 0,
+            filing: false,
+            settle: false,
+        }
+    }
+
+    /// Takes up what a journal says. Targets count only when the mark that ends their expansion
+    /// follows; results of targets that are not there are passed over.
+    pub fn recall(&mut self, records: &[Record]) {
+        let mut pending = Vec::new();
+        for record in records {
+            match record {
+                Record::Target { recipient, leaf, .. } => pending.push(Target::new(*recipient, leaf.clone())),
+                Record::Expanded => self.targets.append(&mut pending),
+                Record::Done { n, relay, text, passed_on, .. } => {
+                    let news = News {
+                        status: Status::new(2, 0, 0),
+                        relay: relay.clone(),
+                        text: text.clone(),
+                        said: false,
+                        passed_on: *passed_on,
+                    };
+                    self.set(*n, news);
+                }
+                Record::Later { n, status, relay, text, said, .. }
+                | Record::Never { n, status, relay, text, said, .. } => {
+                    let (relay, text) = (relay.clone(), text.clone());
+                    self.set(*n, News { status: *status, relay, text, said: *said, passed_on: false });
+                }
+                Record::Reported { n, .. } => {
+                    if let Some(target) = self.targets.get_mut(*n as usize) {
+                        target.reported = true;
+                    }
+                }
+                Record::Warned { .. } => self.warned = true,
+                Record::Strike { .. } => self.strikes += 1,
+                Record::Released { .. } => self.strikes = 0,
+                Record::Attempt { count, .. } => self.attempts = *count,
+                Record::Head { .. } | Record::Held { .. } => {}
+            }
+        }
+        self.unsaved_from = self.targets.len();
+    }
+
+    fn set(&mut self, n: u32, news: News) {
+        if let Some(target) = self.targets.get_mut(n as usize) {
+            target.news = Some(news);
+        }
+    }
+
+    /// Recipients of the envelope that have no target yet.
+    pub fn unexpanded(&self) -> Vec<u32> {
+        let count = self.entry.envelope.recipients.len() as u32;
+        let mut known = vec![false; count as usize];
+        for target in &self.targets {
+            if let Some(known) = known.get_mut(target.recipient as usize) {
+                *known = true;
+            }
+        }
+        (0..count).filter(|n| !known[*n as usize]).collect()
+    }
+
+    /// Adds a target; one that goes where another goes already is dropped.
+    pub fn add(&mut self, target: Target) {
+        self.targets.push(target);
+    }
+
+    /// What is to be tried, as parts of one destination and at most 100 recipients each.
+    pub fn parts(&self) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut open: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+        for (n, target) in self.targets.iter().enumerate().filter(|(_, t)| !t.is_final()) {
+            let (hand, destination) = of_target(&target.leaf.target);
+            let at = open.get(&destination).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
+            match at {
+                Some(at) => parts[at].targets.push(n as u32),
+                None => {
+                    open.insert(destination.clone(), parts.len());
+                    parts.push(Part { hand, destination, targets: vec![n as u32] });
+                }
+            }
+        }
+        parts
+    }
+
+    /// The hash of the destination that it waits for: the first that is not final.
+    pub fn waits_for(&self) -> u32 {
+        let first = self.targets.iter().find(|t| !t.is_final());
+        first.map_or(0, |t| hash(&of_target(&t.leaf.target).1))
+    }
+
+    /// Whether every recipient has come to its end.
+    pub fn is_done(&self) -> bool {
+        self.unresolved.is_empty() && self.targets.iter().all(Target::is_final)
+    }
+
+    /// Takes up what was said of target `n` and notes it for the journal.
+    pub fn hear(&mut self, n: u32, news: News, at: u64) {
+        let News { status, relay, text, said, passed_on } = news.clone();
+        self.unsaved.push(match status.fate() {
+            Fate::Done => Record::Done { n, at, relay, text, passed_on },
+            Fate::Later => Record::Later { n, at, status, relay, text, said },
+            Fate::Never => Record::Never { n, at, status, relay, text, said },
+        });
+        self.set(n, news);
+    }
+
+    /// Everything that the journal lacks, the expansion first. They are saved once the clerk says so.
+    pub fn take_unsaved(&mut self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (n, target) in self.targets.iter().enumerate().skip(self.unsaved_from) {
+            let (n, recipient, leaf) = (n as u32, target.recipient, target.leaf.clone());
+            records.push(Record::Target { n, recipient, leaf });
+        }
+        if !records.is_empty() {
+            records.push(Record::Expanded);
+        }
+        self.unsaved_from = self.targets.len();
+        records.append(&mut self.unsaved);
+        records
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use posta::mail::address::{Mailbox, ReversePath};
+    use posta::mail::envelope::{BodyKind, Envelope, Notify, Origin, Recipient};
+    use posta::mail::id::Id;
+
+    use posta::courier::request::{Owner, Target as Where};
+
+    use crate::turns::Job;
+
+    use super::*;
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text, false).unwrap()
+    }
+
+    /// A message from `sender` for these recipients, each going to its domain, except `local` ones.
+    pub fn sample(sender: &str, recipients: &[(&str, &str)]) -> Message {
+        let named = |(address, notify): &(&str, &str)| Recipient {
+            address: mailbox(address),
+            notify: Notify::parse(notify).unwrap_or_default(),
+            original: None,
+        };
+        let envelope = Envelope {
+            sender: ReversePath::parse(sender, false).unwrap(),
+            ret: None,
+            envid: None,
+            recipients: recipients.iter().map(named).collect(),
+            origin: Origin::Posta,
+            arrived: 1_795_550_000_000_000,
+            body: BodyKind::SevenBit,
+            utf8: false,
+            require_tls: false,
+            trace: b"Received: by x\r\n".to_vec(),
+        };
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let id = Id::parse("0123456789ABCDE").unwrap();
+        let entry = Arc::new(Entry { id, file, envelope, size: 10, inode: 1, crc: 2 });
+        let mut message = Message::fresh(entry, Place::New);
+        for (n, (address, _)) in (0..).zip(recipients) {
+            let address = mailbox(address);
+            let target = if address.domain() == "local" {
+                Where::Local(Owner::Account(address.local().to_string()))
+            } else {
+                Where::Mx(address.domain().to_string())
+            };
+            message.add(Target::new(n, Leaf { address, target, place: None }));
+        }
+        message
+    }
+
+    #[test]
+    fn what_is_noted_is_recalled() {
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", ""), ("c@two", "")]);
+        message.hear(0, News::ours(Status::new(2, 0, 0), "ok"), 5);
+        message.hear(1, News::ours(Status::new(4, 4, 1), "refused"), 6);
+        message.unsaved.push(Record::Strike { at: 7 });
+        message.unsaved.push(Record::Attempt { at: 7, count: 4 });
+        let records = message.take_unsaved();
+        assert!(message.take_unsaved().is_empty());
+        let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
+        recalled.recall(&records);
+        assert_eq!(recalled.targets, message.targets);
+        assert_eq!((recalled.attempts, recalled.strikes), (4, 1));
+        assert!(recalled.unexpanded().is_empty());
+        assert_eq!(recalled.outstanding(), ["b@two", "c@two"]);
+        assert_eq!(recalled.reason(), "refused");
+    }
+
+    #[test]
+    fn an_expansion_without_its_end_does_not_count() {
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", "")]);
+        let mut records = message.take_unsaved();
+        assert_eq!(records.pop(), Some(Record::Expanded));
+        let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
+        recalled.recall(&records);
+        assert_eq!(recalled.unexpanded(), [0, 1]);
+    }
+
+    #[test]
+    fn recipients_of_one_destination_go_together_a_hundred_at_most() {
+        let names: Vec<String> = (0..250).map(|n| format!("u{n}@two")).collect();
+        let mut recipients: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "")).collect();
+        recipients.push(("a@one", ""));
+        let mut message = sample("s@x", &recipients);
+        let sizes = |m: &Message| m.parts().iter().map(|p| p.targets.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&message), [100, 100, 50, 1]);
+        message.hear(0, News::ours(Status::new(2, 0, 0), "ok"), 5);
+        assert_eq!(sizes(&message), [100, 100, 49, 1]);
+    }
+
+    #[test]
+    fn a_request_says_whether_others_get_the_message_too() {
+        let message = sample("s@x", &[("a@local", ""), ("b@two", "")]);
+        let part = message.parts().remove(0);
+        let job = Job {
+            number: 1,
+            id: message.entry.id,
+            hand: part.hand,
+            destination: 0,
+            targets: part.targets,
+            alone: false,
+        };
+        let request = message.request(&job).unwrap();
+        assert!(request.others);
+        assert_eq!(request.recipients.len(), 1);
+        let alone = sample("s@x", &[("a@local", "")]);
+        assert!(!alone.request(&job).unwrap().others);
+    }
+}

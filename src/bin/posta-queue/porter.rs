@@ -1,0 +1,183 @@
+//! Mail of this host's users: files that posta-drop left in `drop/`, or handed over on `run/drop`.
+//!
+//! They are copied in after they were checked, never renamed: what a user wrote stays the user's,
+//! who might still have it open. Who sent it is told by the file's owner, or by the peer's
+//! credentials, and nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use posta::mail::envelope::{BodyKind, Envelope, Origin};
+use posta::mail::id::Id;
+use posta::mail::trace;
+use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
+use posta::unix::users;
+
+use posta::courier::drop::{Dropped, Submission};
+use posta::courier::fields::FieldError;
+
+use posta::spool::{Committed, Committer, Draft, Spool, SpoolError};
+
+use crate::runner::{date, now};
+
+const BLOCK: usize = 64 * 1024;
+/// A peer on `run/drop` has this long to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Carries mail in.
+#[derive(Debug, Clone)]
+pub struct Porter {
+    /// The queue's spool.
+    pub spool: Arc<Spool>,
+    /// Makes it durable.
+    pub committer: Arc<Committer>,
+    /// Our host name.
+    pub hostname: String,
+    /// `smtpd.max_message_size`
+    pub most: u64,
+    /// One file of `drop/` at a time: a hint and a scan may name the same.
+    pub busy: Arc<Mutex<()>>,
+}
+
+/// Why a packet on `run/drop` was not taken.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("{0}")]
+    Malformed(#[from] FieldError),
+    #[error("no message came along")]
+    NoFile,
+    #[error("the message has {0} bytes; the limit is {1} (smtpd.max_message_size)")]
+    TooBig(u64, u64),
+    #[error("{0}")]
+    Spool(#[from] SpoolError),
+    #[error("the message can't be read: {0}")]
+    Unreadable(io::Error),
+}
+
+impl Porter {
+    /// Copies one file of `drop/` in and removes it. One that is not finished yet is left alone.
+    pub fn fetch(&self, id: Id) {
+        let _one_at_a_time = self.busy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (entry, uid) = match self.spool.open_drop(id) {
+            Ok(opened) => opened,
+            Err(SpoolError::Gone { .. }) => return,
+            Err(error) => {
+                log::warn!("{id}: in drop/: {error}");
+                return;
+            }
+        };
+        let mut envelope = entry.envelope.clone();
+        envelope.arrived = now();
+        match self.take(&entry.file, entry.size, envelope, uid) {
+            Ok(committed) => {
+                log::info!("{}: uid={uid} from=<{}> drop={id}", committed.id(), entry.envelope.sender);
+                if let Err(error) = self.spool.undrop(id) {
+                    log::error!(
+                        "{id}: taken in as {}, but not removed from drop/: {error}; it will be taken again",
+                        committed.id()
+                    );
+                }
+            }
+            Err(error) => log::error!("{id}: in drop/: not taken in: {error}; it will be tried again"),
+        }
+    }
+
+    /// Copies a message in.
+    fn take(&self, file: &File, size: u64, envelope: Envelope, uid: u32) -> Result<Committed, SpoolError> {
+        let mut draft = Draft::begin(&self.spool)?;
+        let mut block = vec![0; BLOCK.min(size as usize)];
+        let (mut at, mut eight_bit) = (0, false);
+        while at < size {
+            let length = (size - at).min(BLOCK as u64) as usize;
+            let named = |source| SpoolError::Io { path: "a message of drop/".into(), source };
+            file.read_exact_at(&mut block[..length], at).map_err(named)?;
+            draft.push(&block[..length])?;
+            eight_bit |= !block[..length].is_ascii();
+            at += length as u64;
+        }
+        // Found out, not believed: a next hop without 8BITMIME must still get what has seven bits.
+        let body = if eight_bit { BodyKind::EightBitMime } else { BodyKind::SevenBit };
+        let name = match users::by_uid(uid) {
+            Ok(Some(account)) => account.name,
+            Ok(None) | Err(_) => uid.to_string(),
+        };
+        let trace = trace::submitted(&self.hostname, uid, draft.id(), &date(envelope.arrived)).into_bytes();
+        let envelope = Envelope { origin: Origin::User { uid, name }, body, trace, ..envelope };
+        self.committer.commit(draft, &envelope)
+    }
+
+    /// Serves `run/drop`, one peer at a time, for ever.
+    pub fn serve(self, listener: PacketListener) -> io::Result<()> {
+        std::thread::Builder::new().name("drop".into()).spawn(move || {
+            loop {
+                match listener.accept() {
+                    Ok(packets) => {
+                        if let Err(error) = self.answer(&packets) {
+                            log::warn!("run/drop: {error}");
+                        }
+                    }
+                    Err(error) => {
+                        log::error!("run/drop: {error}");
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn answer(&self, packets: &Packets) -> io::Result<()> {
+        packets.set_receive_timeout(PATIENCE)?;
+        let uid = packets.peer()?.uid;
+        let mut buffer = vec![0; MAX_PACKET];
+        let (length, file) = packets.receive(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let answer = match self.take_packet(&buffer[..length], file.map(File::from), uid) {
+            Ok(committed) => {
+                log::info!("{}: uid={uid} by run/drop", committed.id());
+                Dropped::Taken(committed.id())
+            }
+            Err(refusal) => {
+                log::warn!("run/drop: uid={uid}: not taken: {refusal}");
+                Dropped::Failed(refusal.to_string())
+            }
+        };
+        packets.try_send(&answer.encode().map_err(io::Error::other)?, None)
+    }
+
+    fn take_packet(&self, packet: &[u8], file: Option<File>, uid: u32) -> Result<Committed, Refusal> {
+        let envelope = envelope(Submission::decode(packet)?);
+        let file = file.ok_or(Refusal::NoFile)?;
+        let found = file.metadata().map_err(Refusal::Unreadable)?;
+        if !found.is_file() {
+            return Err(Refusal::NoFile);
+        }
+        if found.size() > self.most {
+            return Err(Refusal::TooBig(found.size(), self.most));
+        }
+        Ok(self.take(&file, found.size(), envelope, uid)?)
+    }
+}
+
+/// The envelope of a submission; what is not known yet is filled in when it is copied.
+fn envelope(submission: Submission) -> Envelope {
+    let Submission { sender, envid, ret, recipients } = submission;
+    let utf8 = recipients.iter().any(|r| r.address.needs_utf8());
+    Envelope {
+        sender,
+        ret,
+        envid,
+        recipients,
+        origin: Origin::Posta,
+        arrived: now(),
+        body: BodyKind::SevenBit,
+        utf8,
+        require_tls: false,
+        trace: Vec::new(),
+    }
+}

@@ -1,0 +1,366 @@
+//! The thread that decides: it hears what happened, keeps the messages of the working set, asks the
+//! schedule who is next, and hands work out. It makes no file-system call and waits for nobody:
+//! messages are opened by `ingest`, results filed by the `clerk`s, the hands reached through
+//! non-blocking sockets.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use posta::mail::id::Id;
+use posta::mail::status::Status;
+
+use posta::courier::order::{Answer, Order};
+use posta::courier::report::Report;
+
+use posta::spool::{Place, Record, SpoolError};
+
+use crate::clerk::{Clerks, Filed};
+use crate::desk::Listing;
+use crate::destination::Hand;
+use crate::dispatch::Line;
+use crate::ingest::Ingest;
+use crate::message::{Message, News};
+use crate::schedule::{SECOND, Schedule};
+use crate::turns::{Ending, Job};
+use crate::verdict::Rules;
+use crate::wishes::{Pass, Wish};
+
+/// Results of a message that is not done yet are on the disk this much later.
+pub(crate) const NOTE_AFTER: u64 = SECOND / 2;
+/// What could not be filed is tried again after this.
+pub(crate) const FILE_AGAIN: u64 = 30 * SECOND;
+/// A hand whose socket was full is asked again after this, if nothing comes from it before.
+const SEND_AGAIN: u64 = SECOND / 50;
+/// Events taken in before work is handed out again.
+const GULP: usize = 256;
+
+/// What happens.
+#[derive(Debug)]
+pub enum Event {
+    /// Ids in `new/`.
+    Fresh(Vec<Id>),
+    /// Messages in `cur/` and `hold/`: id, when due, hash of the destination, held.
+    Aside(Vec<(Id, u64, u32, bool)>),
+    /// The scan of the start is through.
+    Scanned,
+    /// A message is open.
+    Opened(Box<Message>),
+    /// A message could not be opened.
+    NotOpened {
+        /// Which.
+        id: Id,
+        /// Where it was looked for.
+        place: Place,
+        /// Why.
+        error: SpoolError,
+    },
+    /// A clerk has done, or failed to do, a task.
+    Filed(Filed),
+    /// A hand greeted.
+    HandUp {
+        /// Which.
+        hand: Hand,
+        /// To send jobs by.
+        line: Line,
+        /// Jobs that it takes at once.
+        credits: usize,
+    },
+    /// A hand has gone.
+    HandDown {
+        /// Which.
+        hand: Hand,
+        /// Which connection to it ended.
+        connection: u64,
+    },
+    /// A hand has answered.
+    Report {
+        /// Which.
+        hand: Hand,
+        /// On which connection.
+        connection: u64,
+        /// What.
+        report: Report,
+    },
+    /// The administrator wants something; the answers go there.
+    Order(Order, Sender<Answer>),
+    /// A list of what is known is wanted.
+    List(Sender<Vec<Listing>>),
+    /// New rules from the configuration.
+    Rules(Rules),
+    /// Finish what is under way and go.
+    Terminate,
+    /// Nothing: look at the clock.
+    Tick,
+}
+
+/// The runner.
+pub struct Runner {
+    pub(crate) schedule: Schedule,
+    pub(crate) rules: Rules,
+    pub(crate) messages: HashMap<Id, Message>,
+    pub(crate) clerks: Clerks,
+    pub(crate) ingest: Ingest,
+    pub(crate) lines: [Option<Line>; 2],
+    pub(crate) send_again: Option<u64>,
+    /// Messages with results that are not on the disk yet, and until when they must be.
+    pub(crate) unnoted: VecDeque<(u64, Id)>,
+    /// Messages that could not be filed, and when to try again.
+    pub(crate) troubled: VecDeque<(u64, Id)>,
+    /// What the administrator wants of messages that are under way.
+    pub(crate) wishes: HashMap<Id, Wish>,
+    pub(crate) passes: Vec<Pass>,
+    pub(crate) scanned: bool,
+    terminating: bool,
+    pub(crate) counters: Counters,
+}
+
+/// What has been counted since the start.
+#[derive(Debug, Default, Clone)]
+pub struct Counters {
+    /// Messages opened for the first time, removed.
+    pub messages: [u64; 2],
+    /// Recipients delivered, deferred, bounced.
+    pub recipients: [u64; 3],
+    /// Notices sent.
+    pub notices: u64,
+}
+
+/// Now, in microseconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// A time in the form of RFC 5322.
+pub fn date(micros: u64) -> String {
+    posta::mail::trace::date((micros / SECOND) as i64)
+}
+
+impl Runner {
+    /// A runner with nothing to do yet.
+    pub fn new(schedule: Schedule, rules: Rules, ingest: Ingest, clerks: Clerks) -> Runner {
+        Runner {
+            schedule,
+            rules,
+            messages: HashMap::new(),
+            clerks,
+            ingest,
+            lines: [None, None],
+            send_again: None,
+            unnoted: VecDeque::new(),
+            troubled: VecDeque::new(),
+            wishes: HashMap::new(),
+            passes: Vec::new(),
+            scanned: false,
+            terminating: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Runs until told to go.
+    pub fn run(mut self, events: &Receiver<Event>) {
+        loop {
+            match events.recv_timeout(self.patience(now())) {
+                Ok(event) => self.hear(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for event in events.try_iter().take(GULP) {
+                self.hear(event);
+            }
+            if self.terminating && !self.is_busy() {
+                return;
+            }
+            self.look_at_clock(now());
+            self.hand_out();
+        }
+    }
+
+    /// How long nothing has to be done if nothing happens.
+    fn patience(&self, now: u64) -> Duration {
+        let times = [
+            self.schedule.wake_at(),
+            self.send_again,
+            self.unnoted.front().map(|u| u.0),
+            self.troubled.front().map(|t| t.0),
+        ];
+        let next = times.into_iter().flatten().min().unwrap_or(now + 60 * SECOND);
+        Duration::from_micros(next.saturating_sub(now).clamp(1000, 60 * SECOND))
+    }
+
+    /// While terminating: whether something is still under way that is worth waiting for.
+    fn is_busy(&self) -> bool {
+        self.messages.values().any(|m| m.filing)
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Fresh(ids) => ids.into_iter().for_each(|id| self.schedule.add_fresh(id)),
+            Event::Aside(found) => {
+                for (id, due, destination, held) in found {
+                    if held {
+                        self.schedule.add_held(id)
+                    } else {
+                        self.schedule.add_waiting(id, due, destination)
+                    }
+                }
+            }
+            Event::Scanned => self.scanned = true,
+            Event::Opened(message) => self.opened(*message),
+            Event::NotOpened { id, place, error } => self.not_opened(id, place, &error),
+            Event::Filed(filed) => self.filed(filed),
+            Event::HandUp { hand, line, credits } => {
+                log::info!("{} takes {credits} jobs at once", crate::dispatch::program(hand));
+                self.lines[hand as usize] = Some(line);
+                self.schedule.hand_up(hand, credits);
+            }
+            Event::HandDown { hand, connection } => self.hand_down(hand, connection),
+            Event::Report { hand, connection, report } => self.heard(hand, connection, report),
+            Event::Order(order, answers) => self.order(order, answers),
+            Event::List(answers) => self.list(&answers),
+            Event::Rules(rules) => self.rules = rules,
+            Event::Terminate => self.terminate(),
+            Event::Tick => {}
+        }
+    }
+
+    fn look_at_clock(&mut self, now: u64) {
+        while self.unnoted.front().is_some_and(|u| u.0 <= now) {
+            let mut sync = false;
+            while let Some((_, id)) = self.unnoted.pop_front_if(|u| u.0 <= now) {
+                sync |= self.note(id);
+            }
+            if sync {
+                self.clerks.sync_journals();
+            }
+        }
+        while let Some((_, id)) = self.troubled.pop_front_if(|t| t.0 <= now) {
+            self.settle(id);
+        }
+        if self.send_again.is_some_and(|at| at <= now) {
+            self.send_again = None;
+        }
+    }
+
+    /// Asks for messages to be opened and gives jobs to the hands, as many as may be.
+    fn hand_out(&mut self) {
+        if self.terminating {
+            return;
+        }
+        let now = now();
+        while let Some((id, place)) = self.schedule.next_open(now) {
+            self.ingest.open(id, place);
+        }
+        while self.send_again.is_none() {
+            let Some(job) = self.schedule.next_job(now) else { break };
+            self.send(job, now);
+        }
+        self.end_passes(now);
+    }
+
+    fn send(&mut self, job: Job, now: u64) {
+        let request = self.messages.get(&job.id).and_then(|message| Some((message.request(&job)?, message)));
+        let Some((request, message)) = request else {
+            log::error!("{}: a job for a message that is not open", job.id);
+            self.schedule.job_ended(job.number, job.hand, Ending::Lost, "", now);
+            return;
+        };
+        let sent = match (request.encode(), &self.lines[job.hand as usize]) {
+            (Ok(packet), Some(line)) => line.send(&packet, &message.entry.file),
+            (Ok(_), None) => Err(std::io::ErrorKind::NotConnected.into()),
+            (Err(error), _) => return self.too_long(&job, &error.to_string(), now),
+        };
+        if let Err(error) = sent {
+            log::debug!("{}: not sent yet: {error}", job.id);
+            self.schedule.take_back(job.number, job.hand);
+            self.send_again = Some(now + SEND_AGAIN);
+        }
+    }
+
+    /// A request that fits into no packet: long addresses, and a hundred of them. Half as many will
+    /// fit; one that fits not even alone can't be delivered.
+    fn too_long(&mut self, job: &Job, error: &str, now: u64) {
+        let divided = self.schedule.divide(job.number, job.hand);
+        let Some(message) = self.messages.get_mut(&job.id) else { return };
+        if divided {
+            message.jobs += 1;
+            return;
+        }
+        self.schedule.job_ended(job.number, job.hand, Ending::Reached, "", now);
+        let news = News::ours(Status::new(5, 3, 4), format!("the delivery program can't be asked: {error}"));
+        job.targets.iter().for_each(|n| message.hear(*n, news.clone(), now));
+        self.log_targets(job.id, &job.targets, now);
+        self.job_done(job.id, now);
+    }
+
+    fn not_opened(&mut self, id: Id, place: Place, error: &SpoolError) {
+        if let Some(wish) = self.wishes.remove(&id) {
+            wish.fail(format!("{id}: {error}"));
+        }
+        self.schedule.forget(id);
+        match error {
+            // Told twice of a message that was finished in between.
+            SpoolError::Gone { .. } => log::debug!("{id}: not there any more"),
+            SpoolError::Unsound { .. } => {} // the spool has said so, and where it is now
+            _ => {
+                log::error!("{id}: {error}; it will be tried again");
+                let due = now() + FILE_AGAIN;
+                match place {
+                    Place::Hold => self.schedule.add_held(id),
+                    Place::New | Place::Cur => self.schedule.add_waiting(id, due, 0),
+                }
+            }
+        }
+        self.left(id);
+    }
+
+    /// A message has left the working set: passes wait for it no longer.
+    pub(crate) fn left(&mut self, id: Id) {
+        for pending in self.passes.iter_mut().filter_map(|p| p.pending.as_mut()) {
+            pending.remove(&id);
+        }
+    }
+
+    fn hand_down(&mut self, hand: Hand, connection: u64) {
+        if self.lines[hand as usize].as_ref().is_none_or(|line| line.connection != connection) {
+            return;
+        }
+        self.lines[hand as usize] = None;
+        let held = self.schedule.hand_down(hand);
+        let now = now();
+        if !held.is_empty() {
+            log::warn!(
+                "{} has gone with {} jobs; each of their messages gets a strike",
+                crate::dispatch::program(hand),
+                held.len()
+            );
+        }
+        let mut struck = HashSet::new();
+        for number in held {
+            let Some(job) = self.schedule.job_ended(number, hand, Ending::Lost, "", now) else { continue };
+            if let Some(message) = self.messages.get_mut(&job.id) {
+                if struck.insert(job.id) {
+                    message.strikes += 1;
+                    message.unsaved.push(Record::Strike { at: now });
+                }
+                let lost = News::ours(
+                    Status::new(4, 3, 0),
+                    format!("{} died while it held the message", crate::dispatch::program(hand)),
+                );
+                for n in &job.targets {
+                    message.hear(*n, lost.clone(), now);
+                }
+            }
+            self.job_done(job.id, now);
+        }
+    }
+
+    fn terminate(&mut self) {
+        self.terminating = true;
+        let ids: Vec<Id> = self.messages.keys().copied().collect();
+        ids.into_iter().for_each(|id| {
+            self.note(id);
+        });
+        self.clerks.sync_journals();
+    }
+}

@@ -1,0 +1,632 @@
+//! Who is next, and when again. Pure: no file, no socket, and the clock is an argument.
+//!
+//! What the schedule knows of a message is little. Outside the working set it is an id, a due time
+//! and a hash of its destination. Inside it has one of a bounded number of slots, and jobs: those
+//! of its recipients that one hand can serve together.
+//!
+//! Fairness comes from four rules. No destination has more than a quarter of the slots, no hand
+//! more than three quarters, deferred mail no more than half: so a dead destination, a slow hand or
+//! a great heap of old mail never keeps new mail for others out. Destinations take turns, a job at
+//! a time. Each has a window of jobs under way that grows with success and shrinks when it can't be
+//! reached. And a destination that could not be reached twice in a row rests for a while: its mail
+//! waits without being tried.
+//!
+//! Times are microseconds since 1970.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use posta::mail::id::Id;
+use posta::spool::Place;
+
+use crate::destination::{Destination, Destinations, Hand};
+use crate::turns::{ALONE_AT_MOST, Crew};
+
+/// A second.
+pub const SECOND: u64 = 1_000_000;
+
+/// What the schedule is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Messages in the working set.
+    pub slots: usize,
+    /// Jobs under way for one destination: of posta-local, of posta-remote.
+    pub windows: [usize; 2],
+    /// How long a destination that can't be reached rests.
+    pub rest: u64,
+}
+
+/// A message of the working set.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    place: Place,
+    /// The destination that the slot is charged to, once the message is open.
+    charged: Option<usize>,
+    /// Jobs that are queued.
+    pub(crate) queued: usize,
+}
+
+/// A part of a message: the targets that go to one destination together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which hand.
+    pub hand: Hand,
+    /// The destination's name.
+    pub destination: String,
+    /// The numbers of the targets.
+    pub targets: Vec<u32>,
+}
+
+/// What becomes of a message that was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has its slot. These parts are not tried: their destination rests, and why.
+    Admitted(Vec<(Part, String)>),
+    /// Its destination has too many slots: close it, it will be asked for again.
+    Benched,
+}
+
+/// The schedule.
+#[derive(Debug)]
+pub struct Schedule {
+    pub(crate) settings: Settings,
+    /// In `new/`, not opened yet.
+    fresh: VecDeque<Id>,
+    fresh_ids: HashSet<Id>,
+    /// Deferred: when due, which, and a hash of where to.
+    waiting: BTreeSet<(u64, Id, u32)>,
+    held: HashSet<Id>,
+    pub(crate) slots: HashMap<Id, Slot>,
+    /// Slots by hand they are charged to.
+    charged: [usize; 2],
+    /// Slots that deferred mail has.
+    deferred: usize,
+    /// Opened once, and closed again for want of room; by destination.
+    bench: HashMap<usize, VecDeque<(Id, Place)>>,
+    benched: HashSet<Id>,
+    /// Destinations whose bench may have room now.
+    roomy: VecDeque<usize>,
+    pub(crate) destinations: Destinations,
+    pub(crate) crews: [Crew; 2],
+    pub(crate) last_job: u64,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    pub fn new(settings: Settings) -> Schedule {
+        Schedule {
+            destinations: Destinations::default(),
+            settings,
+            fresh: VecDeque::new(),
+            fresh_ids: HashSet::new(),
+            waiting: BTreeSet::new(),
+            held: HashSet::new(),
+            slots: HashMap::new(),
+            charged: [0; 2],
+            deferred: 0,
+            bench: HashMap::new(),
+            benched: HashSet::new(),
+            roomy: VecDeque::new(),
+            crews: Default::default(),
+            last_job: 0,
+        }
+    }
+
+    /// A message in `new/`; one that is known already is not taken twice.
+    pub fn add_fresh(&mut self, id: Id) {
+        let known = self.slots.contains_key(&id) || self.benched.contains(&id);
+        if !known && self.fresh_ids.insert(id) {
+            self.fresh.push_back(id);
+        }
+    }
+
+    /// A message that waits until `due`, with the hash of its destination.
+    pub fn add_waiting(&mut self, id: Id, due: u64, destination: u32) {
+        if !self.slots.contains_key(&id) {
+            self.waiting.insert((due, id, destination));
+        }
+    }
+
+    /// A message that is not to be tried.
+    pub fn add_held(&mut self, id: Id) {
+        self.held.insert(id);
+    }
+
+    /// The next message to open, if there is one and a slot for it. It has the slot from now on.
+    pub fn next_open(&mut self, now: u64) -> Option<(Id, Place)> {
+        if self.slots.len() >= self.settings.slots {
+            return None;
+        }
+        if let Some((destination, (id, place))) = self.next_of_bench() {
+            self.take_slot(id, place);
+            self.charge(id, destination);
+            return Some((id, place));
+        }
+        let (id, place) = self.next_fresh().or_else(|| self.next_waiting(now))?;
+        self.take_slot(id, place);
+        Some((id, place))
+    }
+
+    fn take_slot(&mut self, id: Id, place: Place) {
+        self.deferred += usize::from(place != Place::New);
+        self.slots.insert(id, Slot { place, charged: None, queued: 0 });
+    }
+
+    fn charge(&mut self, id: Id, index: usize) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        slot.charged = Some(index);
+        let destination = &mut self.destinations[index];
+        destination.slots += 1;
+        self.charged[destination.hand as usize] += 1;
+    }
+
+    fn next_of_bench(&mut self) -> Option<(usize, (Id, Place))> {
+        for _ in 0..self.roomy.len() {
+            let destination = self.roomy.pop_front()?;
+            if !self.has_room(destination) {
+                continue;
+            }
+            let Some(&next) = self.bench.get(&destination).and_then(VecDeque::front) else {
+                self.bench.remove(&destination);
+                continue;
+            };
+            self.roomy.push_back(destination);
+            if next.1 == Place::New || self.has_room_for_deferred() {
+                self.bench.get_mut(&destination).and_then(VecDeque::pop_front)?;
+                self.benched.remove(&next.0);
+                return Some((destination, next));
+            }
+        }
+        None
+    }
+
+    fn has_room_for_deferred(&self) -> bool {
+        self.deferred < self.settings.slots.div_ceil(2)
+    }
+
+    fn next_fresh(&mut self) -> Option<(Id, Place)> {
+        while let Some(id) = self.fresh.pop_front() {
+            self.fresh_ids.remove(&id);
+            if !self.slots.contains_key(&id) {
+                return Some((id, Place::New));
+            }
+        }
+        None
+    }
+
+    fn next_waiting(&mut self, now: u64) -> Option<(Id, Place)> {
+        if !self.has_room_for_deferred() {
+            return None;
+        }
+        loop {
+            let (due, id, destination) = *self.waiting.first()?;
+            if due > now {
+                return None;
+            }
+            self.waiting.remove(&(due, id, destination));
+            if !self.slots.contains_key(&id) {
+                return Some((id, Place::Cur));
+            }
+            // A hint that came late has it looked for in new/, where it will not be found.
+            self.waiting.insert((now + SECOND, id, destination));
+        }
+    }
+
+    /// Whether another slot may be charged to this destination.
+    fn has_room(&self, destination: usize) -> bool {
+        let slots = self.settings.slots;
+        let target = &self.destinations[destination];
+        target.slots < slots.div_ceil(4) && self.charged[target.hand as usize] < (slots * 3).div_ceil(4)
+    }
+
+    /// A message was opened and has these parts to be tried. `alone`: it has a strike.
+    pub fn admit(&mut self, id: Id, parts: Vec<Part>, alone: bool, now: u64) -> Admission {
+        let Some(slot) = self.slots.get(&id) else {
+            return Admission::Benched;
+        };
+        let (place, charged) = (slot.place, slot.charged);
+        let indexes: Vec<usize> =
+            parts.iter().map(|p| self.destinations.index(p.hand, &p.destination, &self.settings)).collect();
+        if let (None, Some(&first)) = (charged, indexes.first()) {
+            if !self.has_room(first) {
+                self.free_slot(id);
+                self.bench.entry(first).or_default().push_back((id, place));
+                self.benched.insert(id);
+                return Admission::Benched;
+            }
+            self.charge(id, first);
+        }
+        let mut resting = Vec::new();
+        for (part, index) in parts.into_iter().zip(indexes) {
+            match self.destinations[index].rests(now) {
+                Some(why) => resting.push((part, why.to_string())),
+                None => self.enqueue(id, part, index, alone),
+            }
+        }
+        Admission::Admitted(resting)
+    }
+
+    /// Whether a message is in the working set, be it open yet or not.
+    pub fn has_slot(&self, id: Id) -> bool {
+        self.slots.contains_key(&id)
+    }
+
+    /// A message leaves the working set for good.
+    pub fn forget(&mut self, id: Id) {
+        self.free_slot(id);
+        self.held.remove(&id);
+    }
+
+    /// A message leaves the working set and waits until `due`.
+    pub fn defer(&mut self, id: Id, due: u64, destination: u32) {
+        self.free_slot(id);
+        self.waiting.insert((due, id, destination));
+    }
+
+    /// A message leaves the working set and is not to be tried until released.
+    pub fn hold(&mut self, id: Id) {
+        self.free_slot(id);
+        self.held.insert(id);
+    }
+
+    fn free_slot(&mut self, id: Id) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        self.deferred -= usize::from(slot.place != Place::New);
+        if let Some(index) = slot.charged {
+            let destination = &mut self.destinations[index];
+            destination.slots -= 1;
+            let hand = destination.hand as usize;
+            self.charged[hand] -= 1;
+            self.wake_bench(index);
+            if self.charged[hand] + 1 == (self.settings.slots * 3).div_ceil(4) {
+                // The whole hand was out of room: any bench of it may go on.
+                let others: Vec<usize> = self.bench.keys().copied().filter(|d| *d != index).collect();
+                others.into_iter().for_each(|d| self.wake_bench(d));
+            }
+        }
+        self.destinations.sweep(&self.bench);
+    }
+
+    fn wake_bench(&mut self, destination: usize) {
+        if self.bench.contains_key(&destination) && !self.roomy.contains(&destination) {
+            self.roomy.push_back(destination);
+        }
+    }
+
+    /// Takes a message out of those that wait or are held, and gives it a slot even if there is none
+    /// free: the administrator has asked for it. `None`: it is not among them.
+    pub fn fetch(&mut self, id: Id) -> Option<Place> {
+        let place = if self.held.remove(&id) {
+            Place::Hold
+        } else if let Some(entry) = self.waiting.iter().find(|w| w.1 == id).copied() {
+            self.waiting.remove(&entry);
+            Place::Cur
+        } else if self.fresh_ids.remove(&id) {
+            self.fresh.retain(|f| *f != id);
+            Place::New
+        } else {
+            let (_, queue) = self.bench.iter_mut().find(|(_, queue)| queue.iter().any(|b| b.0 == id))?;
+            let at = queue.iter().position(|b| b.0 == id)?;
+            self.benched.remove(&id);
+            queue.remove(at)?.1
+        };
+        self.take_slot(id, place);
+        Some(place)
+    }
+
+    /// Makes messages due now: those that `which` says of (id, hash of the destination). Gives how
+    /// many. Destinations that rest are woken.
+    pub fn hurry(&mut self, now: u64, which: impl Fn(Id, u32) -> bool) -> usize {
+        let chosen: Vec<_> = self.waiting.iter().filter(|w| w.0 > now && which(w.1, w.2)).copied().collect();
+        for entry in &chosen {
+            self.waiting.remove(entry);
+            self.waiting.insert((now, entry.1, entry.2));
+        }
+        self.destinations.iter_mut().for_each(Destination::wake);
+        chosen.len()
+    }
+
+    /// When something will be due that is not now; `None`: nothing waits for the clock.
+    pub fn wake_at(&self) -> Option<u64> {
+        let due = self.waiting.first().map(|w| w.0).filter(|_| self.slots.len() < self.settings.slots);
+        let alone = self.crews.iter().filter_map(|c| c.alone).map(|(_, since)| since + ALONE_AT_MOST);
+        alone.chain(due).min()
+    }
+
+    /// Everything known, for a list: id, place, its state in a word, and when it is due.
+    pub fn list(&self) -> Vec<Listed> {
+        let fresh = self.fresh.iter().map(|id| Listed::new(*id, Place::New, "new", None));
+        let bench = self.bench.values().flatten().map(|(id, place)| Listed::new(*id, *place, "active", None));
+        let open = self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, "active", None));
+        let waiting = self.waiting.iter().map(|w| Listed::new(w.1, Place::Cur, "deferred", Some(w.0)));
+        let held = self.held.iter().map(|id| Listed::new(*id, Place::Hold, "held", None));
+        let mut all: Vec<Listed> = fresh.chain(bench).chain(open).chain(waiting).chain(held).collect();
+        all.sort_unstable_by_key(|l| l.id);
+        all
+    }
+
+    /// How many messages are fresh, in the working set, deferred, held.
+    pub fn counts(&self) -> [usize; 4] {
+        [self.fresh.len(), self.slots.len() + self.benched.len(), self.waiting.len(), self.held.len()]
+    }
+}
+
+/// A message in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Queue id.
+    pub id: Id,
+    /// Where its file lies, as far as the schedule knows.
+    pub place: Place,
+    /// `new`, `active`, `deferred`, `held`.
+    pub state: &'static str,
+    /// When it is due.
+    pub due: Option<u64>,
+}
+
+impl Listed {
+    fn new(id: Id, place: Place, state: &'static str, due: Option<u64>) -> Listed {
+        Listed { id, place, state, due }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::turns::{Ending, Job};
+
+    use super::*;
+
+    const NOW: u64 = 1_795_550_000 * SECOND;
+
+    fn id(n: usize) -> Id {
+        Id::parse(&format!("{n:015}")).unwrap()
+    }
+
+    fn schedule(slots: usize, credits: usize) -> Schedule {
+        let mut s = Schedule::new(Settings { slots, windows: [250, 20], rest: 60 * SECOND });
+        s.hand_up(Hand::Local, credits);
+        s.hand_up(Hand::Remote, credits);
+        s
+    }
+
+    fn part(hand: Hand, destination: &str) -> Vec<Part> {
+        vec![Part { hand, destination: destination.into(), targets: vec![0] }]
+    }
+
+    /// Opens everything that may be opened; `to` says where each message goes.
+    fn open_all(s: &mut Schedule, now: u64, to: impl Fn(Id) -> (Hand, String)) -> usize {
+        let mut admitted = 0;
+        for _ in 0..100_000 {
+            let Some((id, _)) = s.next_open(now) else { return admitted };
+            let (hand, destination) = to(id);
+            if s.admit(id, part(hand, &destination), false, now) != Admission::Benched {
+                admitted += 1;
+            }
+        }
+        panic!("opens for ever");
+    }
+
+    fn jobs(s: &mut Schedule, now: u64) -> Vec<Job> {
+        std::iter::from_fn(|| s.next_job(now)).collect()
+    }
+
+    #[test]
+    fn one_destination_never_has_more_than_a_quarter_of_the_slots() {
+        let mut s = schedule(40, 1000);
+        (0..100).for_each(|n| s.add_fresh(id(n)));
+        s.add_fresh(id(100));
+        let to = |i: Id| (Hand::Remote, if i == id(100) { "good" } else { "dead" }.to_string());
+        assert_eq!(open_all(&mut s, NOW, to), 11);
+        let given = jobs(&mut s, NOW);
+        assert!(given.iter().any(|j| j.id == id(100)), "the hundredth waits behind a dead destination");
+        assert_eq!(s.counts(), [0, 101, 0, 0]);
+        // A slot that comes free goes to the next of the bench, in order.
+        s.forget(given[0].id);
+        s.job_ended(given[0].number, Hand::Remote, Ending::Reached, "", NOW);
+        assert_eq!(s.next_open(NOW), Some((id(10), Place::New)));
+    }
+
+    #[test]
+    fn a_local_delivery_never_waits_for_remote_ones() {
+        let mut s = schedule(40, 1000);
+        (0..1000).for_each(|n| s.add_fresh(id(n)));
+        s.add_fresh(id(1000));
+        let to = |i: Id| {
+            if i == id(1000) { (Hand::Local, "alice".into()) } else { (Hand::Remote, format!("dead{i}")) }
+        };
+        open_all(&mut s, NOW, to);
+        assert!(jobs(&mut s, NOW).iter().any(|j| j.hand == Hand::Local));
+    }
+
+    #[test]
+    fn deferred_mail_has_at_most_half_of_the_slots() {
+        let mut s = schedule(40, 1000);
+        (0..100).for_each(|n| s.add_waiting(id(n), NOW, 0));
+        open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+        assert_eq!(s.counts(), [0, 20, 80, 0]);
+        assert_eq!(s.wake_at(), Some(NOW));
+    }
+
+    #[test]
+    fn destinations_take_turns() {
+        let mut s = schedule(400, 6);
+        (0..60).for_each(|n| s.add_fresh(id(n)));
+        // Fifty for one destination came before ten for another.
+        let to = |i: Id| (Hand::Remote, if i < id(50) { "many" } else { "few" }.to_string());
+        open_all(&mut s, NOW, to);
+        let few = jobs(&mut s, NOW).iter().filter(|j| s.destinations[j.destination].name == "few").count();
+        assert_eq!(few, 3);
+    }
+
+    #[test]
+    fn the_window_grows_with_success_and_a_dead_destination_rests() {
+        let mut s = schedule(4000, 1000);
+        (0..500).for_each(|n| s.add_fresh(id(n)));
+        open_all(&mut s, NOW, |_| (Hand::Remote, "x".into()));
+        let first = jobs(&mut s, NOW);
+        assert_eq!(first.len(), 10);
+        for job in &first {
+            s.job_ended(job.number, Hand::Remote, Ending::Reached, "", NOW);
+        }
+        let second = jobs(&mut s, NOW);
+        assert_eq!(second.len(), 20);
+        for job in &second {
+            s.job_ended(job.number, Hand::Remote, Ending::Unreachable, "connection refused", NOW);
+        }
+        assert_eq!(jobs(&mut s, NOW).len(), 1);
+        s.add_fresh(id(900));
+        s.next_open(NOW);
+        let resting = s.admit(id(900), part(Hand::Remote, "x"), false, NOW);
+        assert!(matches!(&resting, Admission::Admitted(r) if r[0].1 == "connection refused"), "{resting:?}");
+        s.add_fresh(id(901));
+        s.next_open(NOW);
+        let later = s.admit(id(901), part(Hand::Remote, "x"), false, NOW + 61 * SECOND);
+        assert_eq!(later, Admission::Admitted(vec![]));
+    }
+
+    #[test]
+    fn what_a_dead_hand_held_is_tried_alone() {
+        let mut s = schedule(40, 10);
+        (0..3).for_each(|n| s.add_fresh(id(n)));
+        open_all(&mut s, NOW, |i| (Hand::Local, i.to_string()));
+        assert_eq!(jobs(&mut s, NOW).len(), 3);
+        let held = s.hand_down(Hand::Local);
+        assert_eq!(held.len(), 3);
+        for number in held {
+            s.job_ended(number, Hand::Local, Ending::Lost, "", NOW);
+        }
+        (0..3).for_each(|n| s.defer(id(n), NOW, 0));
+        s.hand_up(Hand::Local, 10);
+        s.add_fresh(id(3));
+        while let Some((i, _)) = s.next_open(NOW) {
+            s.admit(i, part(Hand::Local, i.as_str()), i != id(3), NOW);
+        }
+        let alone = jobs(&mut s, NOW);
+        assert_eq!(alone.len(), 1, "{alone:?}");
+        assert_eq!(jobs(&mut s, NOW + ALONE_AT_MOST).len(), 1, "others wait no longer than that");
+        s.job_ended(alone[0].number, Hand::Local, Ending::Reached, "", NOW);
+    }
+
+    #[test]
+    fn a_job_that_was_not_sent_is_the_next_again() {
+        let mut s = schedule(40, 10);
+        s.add_fresh(id(1));
+        open_all(&mut s, NOW, |_| (Hand::Local, "alice".into()));
+        let job = s.next_job(NOW).unwrap();
+        s.take_back(job.number, Hand::Local);
+        assert_eq!(s.next_job(NOW), Some(job));
+    }
+
+    #[test]
+    fn a_long_job_is_divided() {
+        let mut s = schedule(40, 10);
+        s.add_fresh(id(1));
+        s.next_open(NOW);
+        let targets = vec![0, 1, 2];
+        s.admit(id(1), vec![Part { hand: Hand::Local, destination: "a".into(), targets }], false, NOW);
+        let job = s.next_job(NOW).unwrap();
+        assert!(s.divide(job.number, Hand::Local));
+        let mut served: Vec<u32> = jobs(&mut s, NOW).into_iter().flat_map(|j| j.targets).collect();
+        served.sort_unstable();
+        assert_eq!(served, [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_administrator_hurries_one_destination_only() {
+        let mut s = schedule(40, 10);
+        s.add_waiting(id(1), NOW + 100 * SECOND, 7);
+        s.add_waiting(id(2), NOW + 100 * SECOND, 8);
+        assert_eq!(s.hurry(NOW, |_, destination| destination == 7), 1);
+        assert_eq!(s.next_open(NOW), Some((id(1), Place::Cur)));
+        assert_eq!(s.next_open(NOW), None);
+        assert_eq!(s.fetch(id(2)), Some(Place::Cur));
+        assert_eq!(s.fetch(id(2)), None);
+    }
+
+    /// What can happen to a schedule, at random.
+    #[derive(Debug, Clone)]
+    enum Happening {
+        Fresh(usize),
+        Open,
+        Job,
+        End(usize, bool),
+        HandDies(bool),
+        Defer(usize),
+        Withdraw(usize),
+        Later(u64),
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        prop_oneof![
+            (0..50_usize).prop_map(Happening::Fresh),
+            Just(Happening::Open),
+            Just(Happening::Job),
+            (0..8_usize, any::<bool>()).prop_map(|(n, good)| Happening::End(n, good)),
+            any::<bool>().prop_map(Happening::HandDies),
+            (0..50_usize).prop_map(Happening::Defer),
+            (0..50_usize).prop_map(Happening::Withdraw),
+            (0..120_u64).prop_map(Happening::Later),
+        ]
+    }
+
+    proptest! {
+        /// The books always balance: slots and credits are never exceeded, nothing is counted twice,
+        /// and when all is over nothing is left charged.
+        #[test]
+        fn the_books_balance(story in prop::collection::vec(happening(), 1..300)) {
+            let mut s = schedule(12, 4);
+            let mut now = NOW;
+            let mut running: Vec<Job> = Vec::new();
+            for step in story {
+                match step {
+                    Happening::Fresh(n) => s.add_fresh(id(n)),
+                    Happening::Open => {
+                        if let Some((i, _)) = s.next_open(now) {
+                            let hand = if i.as_str().ends_with('1') { Hand::Local } else { Hand::Remote };
+                            s.admit(i, part(hand, &format!("{hand:?}{}", &i.as_str()[13..14])), false, now);
+                        }
+                    }
+                    Happening::Job => running.extend(s.next_job(now)),
+                    Happening::End(n, good) if n < running.len() => {
+                        let job = running.swap_remove(n);
+                        let ending = if good { Ending::Reached } else { Ending::Unreachable };
+                        prop_assert!(s.job_ended(job.number, job.hand, ending, "", now).is_some());
+                        s.forget(job.id);
+                    }
+                    Happening::HandDies(local) => {
+                        let hand = if local { Hand::Local } else { Hand::Remote };
+                        for number in s.hand_down(hand) {
+                            s.job_ended(number, hand, Ending::Lost, "", now);
+                        }
+                        for job in running.extract_if(.., |j| j.hand == hand) {
+                            s.defer(job.id, now, 0);
+                        }
+                        s.hand_up(hand, 4);
+                    }
+                    Happening::Defer(n) => {
+                        if s.slots.contains_key(&id(n)) && !running.iter().any(|j| j.id == id(n)) {
+                            s.withdraw(id(n));
+                            s.defer(id(n), now + SECOND, 0);
+                        }
+                    }
+                    Happening::Withdraw(n) => {
+                        if !s.withdraw(id(n)).is_empty() {
+                            s.forget(id(n));
+                        }
+                    }
+                    Happening::Later(seconds) => now += seconds * SECOND,
+                    Happening::End(..) => {}
+                }
+                prop_assert!(s.slots.len() <= 12);
+                prop_assert!(s.deferred <= 6);
+                for crew in &s.crews {
+                    prop_assert!(crew.under_way.len() <= 4);
+                }
+                let charged: usize = s.destinations.iter_mut().map(|d| d.slots).sum();
+                prop_assert_eq!(charged, s.charged[0] + s.charged[1]);
+                prop_assert!(s.destinations.iter_mut().all(|d| d.slots <= 3));
+            }
+        }
+    }
+}

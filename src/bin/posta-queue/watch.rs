@@ -1,0 +1,166 @@
+//! Looking for new mail: hints from the trigger, and scans of the folders.
+//!
+//! A hint may get lost, so `new/` and `drop/` are scanned every half minute too. A name that such a
+//! scan finds counts only when the scan before found it as well: a file that was linked just now may
+//! still wait for its sync, and its hint will come.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use posta::mail::id::Id;
+
+use posta::unix::fifo::Trigger;
+use posta::unix::signals::wait_readable;
+
+use posta::spool::{Place, Spool, SpoolError};
+
+use crate::porter::Porter;
+use crate::runner::Event;
+use crate::schedule::SECOND;
+
+const SCAN_EVERY: Duration = Duration::from_secs(30);
+/// A read that fills this much may have come from a pipe that overflowed.
+const BUFFER: usize = 64 * 1024;
+const BATCH: usize = 1000;
+
+/// Starts the thread that watches, after a scan of everything has begun.
+pub fn start(
+    spool: Arc<Spool>,
+    trigger: &Path,
+    porter: Porter,
+    events: Sender<Event>,
+) -> std::io::Result<()> {
+    // Opened before the first scan: what comes in after the scan has passed it leaves a hint.
+    let trigger = Trigger::open(trigger)?;
+    let watch = Watch { spool, trigger, porter, events, before: HashSet::new(), partial: Vec::new() };
+    std::thread::Builder::new().name("watch".into()).spawn(move || watch.run())?;
+    Ok(())
+}
+
+struct Watch {
+    spool: Arc<Spool>,
+    trigger: Trigger,
+    porter: Porter,
+    events: Sender<Event>,
+    /// What the last scan of `new/` found.
+    before: HashSet<Id>,
+    /// A line of which the rest has not been read yet.
+    partial: Vec<u8>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        if let Err(error) = self.first_scan() {
+            log::error!(
+                "the spool could not be scanned: {error}; mail that is in it waits for the next start"
+            );
+        }
+        if self.events.send(Event::Scanned).is_err() {
+            return;
+        }
+        let mut next_scan = Instant::now() + SCAN_EVERY;
+        loop {
+            let left = next_scan.saturating_duration_since(Instant::now());
+            let waited = wait_readable(&[self.trigger.as_fd()], Some(left));
+            let more = match waited.and_then(|_| self.read_hints()) {
+                Ok(overflow) => overflow,
+                Err(error) => {
+                    log::error!("the trigger can't be read: {error}; new mail is found by scans only");
+                    std::thread::sleep(Duration::from_secs(1));
+                    false
+                }
+            };
+            if more || Instant::now() >= next_scan {
+                if let Err(error) = self.scan() {
+                    log::error!("the spool could not be scanned: {error}");
+                }
+                next_scan = Instant::now() + SCAN_EVERY;
+            }
+            if self.events.send(Event::Tick).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// At the start: `new/` before `cur/`, since messages move that way.
+    fn first_scan(&mut self) -> Result<(), SpoolError> {
+        let events = &self.events;
+        let mut batch = Vec::new();
+        self.spool.scan_new(&mut |id| {
+            batch.push(id);
+            if batch.len() >= BATCH {
+                let _ = events.send(Event::Fresh(std::mem::take(&mut batch)));
+            }
+        })?;
+        let _ = self.events.send(Event::Fresh(batch));
+        let mut batch = Vec::new();
+        self.spool.scan_aside(&mut |aside| {
+            let held = aside.place == Place::Hold;
+            batch.push((aside.id, aside.next * SECOND, aside.destination, held));
+            if batch.len() >= BATCH {
+                let _ = events.send(Event::Aside(std::mem::take(&mut batch)));
+            }
+        })?;
+        let _ = self.events.send(Event::Aside(batch));
+        self.scan_drop()
+    }
+
+    fn scan(&mut self) -> Result<(), SpoolError> {
+        let mut found = HashSet::new();
+        self.spool.scan_new(&mut |id| {
+            found.insert(id);
+        })?;
+        let twice: Vec<Id> = found.intersection(&self.before).copied().collect();
+        self.before = found;
+        let _ = self.events.send(Event::Fresh(twice));
+        self.scan_drop()
+    }
+
+    fn scan_drop(&mut self) -> Result<(), SpoolError> {
+        let mut dropped = Vec::new();
+        self.spool.scan_drop(&mut |id| dropped.push(id))?;
+        dropped.into_iter().for_each(|id| self.porter.fetch(id));
+        Ok(())
+    }
+
+    /// Reads the hints that are there; `true` if some may have been lost.
+    fn read_hints(&mut self) -> std::io::Result<bool> {
+        let mut buffer = vec![0; BUFFER];
+        let mut overflow = false;
+        while let Some(length) = self.trigger.read(&mut buffer)? {
+            overflow |= length == BUFFER;
+            self.partial.extend_from_slice(&buffer[..length]);
+            overflow |= self.take_lines();
+        }
+        Ok(overflow)
+    }
+
+    /// Takes the whole lines; `true` if one was no hint.
+    fn take_lines(&mut self) -> bool {
+        let Some(end) = self.partial.iter().rposition(|b| *b == b'\n') else {
+            // Anybody may write to the trigger: what is no line is not gathered without end.
+            let garbage = self.partial.len() > 64;
+            if garbage {
+                self.partial.clear();
+            }
+            return garbage;
+        };
+        let lines: Vec<u8> = self.partial.drain(..=end).collect();
+        let mut fresh = Vec::new();
+        let mut wrong = false;
+        for line in lines.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+            let text = std::str::from_utf8(line).unwrap_or_default();
+            match (text.strip_prefix('+').and_then(Id::parse), Id::parse(text)) {
+                (Some(dropped), _) => self.porter.fetch(dropped),
+                (None, Some(id)) => fresh.push(id),
+                (None, None) => wrong = true,
+            }
+        }
+        let _ = self.events.send(Event::Fresh(fresh));
+        wrong
+    }
+}

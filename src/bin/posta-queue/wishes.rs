@@ -1,0 +1,208 @@
+//! The runner's answers to orders.
+
+use std::collections::HashSet;
+use std::sync::mpsc::Sender;
+
+use posta::mail::id::Id;
+use posta::mail::status::Status;
+
+use posta::courier::order::{Answer, Order};
+
+use posta::spool::{Place, Record};
+
+use crate::clerk::End;
+use crate::desk::{Listing, make_row};
+use crate::destination::hash;
+use crate::runner::{Runner, now};
+
+/// What the administrator wants with one message, once nothing of it is under way.
+#[derive(Debug)]
+pub struct Wish {
+    /// Delete, Hold, Release or Bounce.
+    pub order: Order,
+    /// Whoever asked.
+    pub answers: Sender<Answer>,
+}
+
+impl Wish {
+    fn answer(&self, answer: Answer) {
+        // Whoever asked may have gone meanwhile; the order is carried out all the same.
+        let _ = self.answers.send(answer);
+    }
+
+    /// It can't be granted.
+    pub fn fail(&self, why: String) {
+        self.answer(Answer::Failed(why));
+    }
+
+    fn done(&self, text: String) {
+        self.answer(Answer::Text(text));
+        self.answer(Answer::End);
+    }
+}
+
+/// Somebody waits until everything that was due has been tried once.
+#[derive(Debug)]
+pub struct Pass {
+    /// What has not been tried yet; none before the first scan is through.
+    pub pending: Option<HashSet<Id>>,
+    /// Whoever waits.
+    pub answers: Sender<Answer>,
+}
+
+impl Runner {
+    /// Carries an order out, now or as soon as nothing of the message is under way.
+    pub(crate) fn order(&mut self, order: Order, answers: Sender<Answer>) {
+        let now = now();
+        let reply = Wish { order, answers };
+        match &reply.order {
+            Order::RetryAll => {
+                let count = self.schedule.hurry(now, |_, _| true);
+                reply.done(format!("{count} deferred messages will be tried now"));
+            }
+            Order::RetryDomain(name) => {
+                let wanted = hash(name);
+                let count = self.schedule.hurry(now, |_, destination| destination == wanted);
+                reply.done(format!("{count} deferred messages for {name} will be tried now"));
+            }
+            Order::RetryId(id) => {
+                let id = *id;
+                match self.schedule.hurry(now, |waiting, _| waiting == id) {
+                    0 => reply.fail(format!("{id}: {}", self.why_not_retried(id))),
+                    _ => reply.done(format!("{id} will be tried now")),
+                }
+            }
+            Order::Pass => self.passes.push(Pass { pending: None, answers: reply.answers }),
+            Order::Metrics => {
+                reply.answer(Answer::Text(self.metrics()));
+                reply.answer(Answer::End);
+            }
+            Order::Delete(id) | Order::Hold(id) | Order::Release(id) | Order::Bounce(id) => {
+                let id = *id;
+                self.wish(id, reply);
+            }
+            // The desk serves these itself.
+            Order::List | Order::Show(_) | Order::Cat(_) => {
+                reply.fail("not an order for the runner".into());
+            }
+        }
+    }
+
+    fn why_not_retried(&self, id: Id) -> &'static str {
+        match self.schedule.list().iter().find(|l| l.id == id).map(|l| l.state) {
+            Some("held") => "is on hold; release it first",
+            Some(_) => "is being tried already",
+            None => "no such message in the queue",
+        }
+    }
+
+    /// Grants a wish for one message, now or as soon as nothing of it is under way.
+    pub(crate) fn wish(&mut self, id: Id, wish: Wish) {
+        let withdrawn = self.schedule.withdraw(id).len();
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.jobs = message.jobs.saturating_sub(withdrawn);
+            if message.jobs == 0 && !message.filing {
+                return self.grant(id, wish);
+            }
+            self.wishes.insert(id, wish);
+        } else if self.schedule.has_slot(id) {
+            self.wishes.insert(id, wish);
+        } else if let Some(place) = self.schedule.fetch(id) {
+            self.wishes.insert(id, wish);
+            self.ingest.open(id, place);
+        } else {
+            wish.fail(format!("{id}: no such message in the queue"));
+        }
+    }
+
+    /// Nothing of the message is under way: what was wished for is done.
+    pub(crate) fn grant(&mut self, id: Id, wish: Wish) {
+        let now = now();
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        match &wish.order {
+            Order::Delete(_) => {
+                log::info!("{id}: deleted by the administrator");
+                wish.done(format!("{id} deleted"));
+                self.file(id, Vec::new(), Vec::new(), End::Gone);
+            }
+            Order::Hold(_) => {
+                message.unsaved.push(Record::Held { at: now, why: "by the administrator".into() });
+                wish.done(format!("{id} is on hold"));
+                let records = message.take_unsaved();
+                self.file(id, Vec::new(), records, End::Hold);
+            }
+            Order::Bounce(_) => {
+                let why = "given up by the administrator";
+                let rules = self.rules;
+                let given_up = rules.give_up_all(message, Status::new(5, 0, 0), why, now);
+                wish.done(format!("{id} is given up"));
+                self.log_targets(id, &given_up, now);
+                self.settle(id);
+            }
+            _ => {
+                if message.place == Place::Hold {
+                    message.strikes = 0;
+                    message.unsaved.push(Record::Released { at: now });
+                    wish.done(format!("{id} is released"));
+                } else {
+                    wish.fail(format!("{id} is not on hold"));
+                }
+                let (records, waits_for) = (message.take_unsaved(), message.waits_for());
+                self.file(id, Vec::new(), records, End::Wait(now, waits_for));
+            }
+        }
+    }
+
+    /// What is known of every message.
+    pub(crate) fn list(&self, answers: &Sender<Vec<Listing>>) {
+        let listing = self.schedule.list().into_iter().map(|listed| {
+            let row = self.messages.get(&listed.id).map(|message| make_row(message, &listed));
+            Listing { listed, row }
+        });
+        // The desk may have given up; it says so itself.
+        let _ = answers.send(listing.collect());
+    }
+
+    /// Answers those who wait for a pass that has come to its end.
+    pub(crate) fn end_passes(&mut self, now: u64) {
+        if !self.scanned || self.passes.is_empty() {
+            return;
+        }
+        let list =
+            if self.passes.iter().any(|p| p.pending.is_none()) { self.schedule.list() } else { Vec::new() };
+        for pass in self.passes.iter_mut().filter(|p| p.pending.is_none()) {
+            let due = list.iter().filter(|l| l.state != "held" && l.due.is_none_or(|due| due <= now));
+            pass.pending = Some(due.map(|l| l.id).collect());
+        }
+        self.passes.retain(|pass| {
+            let over = pass.pending.as_ref().is_some_and(HashSet::is_empty);
+            if over {
+                // Whoever waited may have gone.
+                let _ = pass.answers.send(Answer::End);
+            }
+            !over
+        });
+    }
+
+    /// Counters in the text form of Prometheus.
+    fn metrics(&self) -> String {
+        let [fresh, active, deferred, held] = self.schedule.counts();
+        let c = &self.counters;
+        let mut text = String::from("# TYPE posta_queue_messages gauge\n");
+        for (state, count) in [("new", fresh), ("active", active), ("deferred", deferred), ("held", held)] {
+            text.push_str(&format!("posta_queue_messages{{state=\"{state}\"}} {count}\n"));
+        }
+        let totals = [
+            ("posta_queue_taken_total", c.messages[0]),
+            ("posta_queue_removed_total", c.messages[1]),
+            ("posta_queue_delivered_total", c.recipients[0]),
+            ("posta_queue_deferred_total", c.recipients[1]),
+            ("posta_queue_bounced_total", c.recipients[2]),
+            ("posta_queue_notices_total", c.notices),
+        ];
+        for (name, count) in totals {
+            text.push_str(&format!("# TYPE {name} counter\n{name} {count}\n"));
+        }
+        text
+    }
+}
