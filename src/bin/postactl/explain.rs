@@ -1,0 +1,166 @@
+//! `why`: where an address leads, step by step.
+
+use std::net::IpAddr;
+
+use posta::unix::sysexits;
+
+use posta::mail::address::{Mailbox, ReversePath};
+
+use posta::courier::request::{Leaf, Owner, Place, Target};
+
+use posta::config::Config;
+
+use posta::route::{Judgement, Router, Settings};
+
+use crate::Refusal;
+
+/// What was asked.
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    address: String,
+    from: Option<String>,
+    client: Option<IpAddr>,
+}
+
+/// Prints the steps and the end of the way; exit code 0 if there is one.
+pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
+    let question = read(words)?;
+    let router = router(config);
+    let address = mailbox(&question.address, &router)?;
+    if let Some(from) = &question.from {
+        let from =
+            ReversePath::parse(from, true).map_err(|why| Refusal::usage(format!("--from {from}: {why}")))?;
+        println!("from <{from}>: any sender is taken");
+    }
+    println!("{}", acceptance(router.judge(&address), question.client, config));
+    let (steps, end) = router.explain(&address);
+    steps.iter().for_each(|step| println!("{}", step.what));
+    match end {
+        Ok(leaves) => {
+            leaves.iter().for_each(|leaf| println!("-> {}", destination(leaf)));
+            Ok(sysexits::OK)
+        }
+        Err(none) => {
+            println!("-> nowhere: {none}");
+            Ok(if none.status.class == 4 { sysexits::TEMPFAIL } else { sysexits::DATA })
+        }
+    }
+}
+
+/// A router of what the configuration says.
+pub fn router(config: &Config) -> Router {
+    Router::new(Settings {
+        hostname: config.hostname.clone(),
+        postmaster: config.postmaster.clone(),
+        domains: config.domains.clone(),
+        mailbox: config.local.mailbox.clone(),
+        aliases: config.local.aliases.clone(),
+        delimiter: config.local.delimiter.clone(),
+        root_mailbox: config.local.root_mailbox.clone(),
+        users: config.run.join("users"),
+    })
+}
+
+fn read(words: &[String]) -> Result<Question, Refusal> {
+    let mut question = Question { address: String::new(), from: None, client: None };
+    let mut words = words.iter();
+    let wants = || Refusal::usage("why takes [--from ADDRESS] [--client IP] ADDRESS");
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--from" => question.from = Some(words.next().ok_or_else(wants)?.clone()),
+            "--client" => {
+                let text = words.next().ok_or_else(wants)?;
+                let ip =
+                    text.parse().map_err(|_| Refusal::usage(format!("--client {text}: no IP address")))?;
+                question.client = Some(ip);
+            }
+            address if question.address.is_empty() && !address.starts_with("--") => {
+                question.address = address.to_string();
+            }
+            _ => return Err(wants()),
+        }
+    }
+    if question.address.is_empty() { Err(wants()) } else { Ok(question) }
+}
+
+fn mailbox(address: &str, router: &Router) -> Result<Mailbox, Refusal> {
+    if !address.contains('@')
+        && let Some(mailbox) = router.qualify(address)
+    {
+        return Ok(mailbox);
+    }
+    Mailbox::parse(address, true).map_err(|why| Refusal::usage(format!("\"{address}\": {why}")))
+}
+
+/// What posta-smtpd would say to RCPT.
+fn acceptance(judgement: Judgement, client: Option<IpAddr>, config: &Config) -> String {
+    match (judgement, client) {
+        (Judgement::Open, _) => "taken from anybody".into(),
+        (Judgement::ClientsOnly, None) => {
+            "taken only from clients that may relay (smtpd.relay_from, or a login)".into()
+        }
+        (Judgement::ClientsOnly, Some(ip)) if config.smtpd.relay_from.iter().any(|net| net.contains(ip)) => {
+            format!("taken from {ip}, which may relay (smtpd.relay_from)")
+        }
+        (Judgement::ClientsOnly, Some(ip)) => {
+            format!("not taken from {ip} without a login: it may not relay")
+        }
+        (Judgement::No(no), _) => format!("not taken: {no}"),
+    }
+}
+
+fn destination(leaf: &Leaf) -> String {
+    let place = leaf.place.as_ref().map(place).unwrap_or_default();
+    let target = match &leaf.target {
+        Target::Local(Owner::Account(name)) => format!("{place}, as user {name}"),
+        Target::Local(Owner::Ids(uid, gid, _)) => format!("{place}, as user id {uid}, group id {gid}"),
+        Target::Mx(domain) => format!("the mail exchangers of {domain}"),
+        Target::Smtp(hop) => format!("{hop} by SMTP"),
+        Target::Lmtp(hop) => format!("{hop} by LMTP"),
+    };
+    format!("{}: {target}", leaf.address)
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Maildir(path) => format!("Maildir {path}"),
+        Place::Mbox(path) => format!("mbox {path}"),
+        Place::Command(command) => format!("command {command}"),
+        Place::Home(within) => format!("the owner's .forward, or else {}", self::place(within)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Option<Question> {
+        read(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>()).ok()
+    }
+
+    #[test]
+    fn the_question_is_read_in_any_order() {
+        let full = words(&["--from", "a@x", "b@y", "--client", "192.0.2.1"]).unwrap();
+        assert_eq!((full.address.as_str(), full.from.as_deref()), ("b@y", Some("a@x")));
+        assert_eq!(full.client, Some([192, 0, 2, 1].into()));
+        assert_eq!(words(&["b@y"]).unwrap().client, None);
+        for bad in
+            [&[][..], &["--from", "a@x"], &["b@y", "c@z"], &["--client", "x", "b@y"], &["b@y", "--from"]]
+        {
+            assert_eq!(words(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_said_in_words() {
+        let leaf = Leaf {
+            address: Mailbox::parse("a@x", false).unwrap(),
+            target: Target::Local(Owner::Account("alice".into())),
+            place: Some(Place::Home(Box::new(Place::Maildir("~/Maildir/".into())))),
+        };
+        assert_eq!(
+            destination(&leaf),
+            "a@x: the owner's .forward, or else Maildir ~/Maildir/, as user alice"
+        );
+    }
+}
