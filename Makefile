@@ -1,0 +1,73 @@
+# posta: a mail server of classic Unix shape.
+#
+#   make            builds
+#   make run        starts a whole posta under ./run, in the foreground, without touching the system
+#   make check      runs every test
+#   make install    installs into DESTDIR and PREFIX
+#   make bench      measures, beside Postfix where it is installed
+#   make fuzz       feeds random input to parsers and sessions, SECONDS=n for each
+
+PREFIX  = /usr/local
+DESTDIR =
+SYSCONF = /etc/posta
+CARGO   = cargo
+
+prefix  = $(DESTDIR)$(PREFIX)
+libexec = $(prefix)/libexec/posta
+built   = target/release
+
+SBIN    = posta posta-smtpd posta-queue postactl sendmail
+LIBEXEC = posta-remote posta-local posta-auth posta-drop
+# Who may write into the spool's drop folder; the only group that a program is set to.
+DROP_GROUP = postadrop
+
+all:
+	$(CARGO) build --release --locked
+
+run: all
+	contrib/run/start
+
+check: packages
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --lib
+	mandoc -T lint -W warning $$(grep -L '^\.so ' man/*.[1578])
+	if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then $(CARGO) nextest run --locked --no-fail-fast; \
+	else $(CARGO) test --locked --no-fail-fast; fi
+
+# What the tests drive posta with.
+packages:
+	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace
+
+bench: all
+	contrib/bench/bench
+
+SECONDS = 60
+fuzz:
+	contrib/fuzz/run $(SECONDS)
+
+install: all
+	install -d $(prefix)/sbin $(prefix)/bin $(libexec) $(DESTDIR)$(SYSCONF)
+	for section in 1 5 7 8; do \
+		install -d $(prefix)/share/man/man$$section && \
+		install -m 644 man/*.$$section $(prefix)/share/man/man$$section || exit 1; done
+	for program in $(SBIN); do install -m 755 $(built)/$$program $(prefix)/sbin || exit 1; done
+	for program in $(LIBEXEC); do install -m 755 $(built)/$$program $(libexec) || exit 1; done
+	ln -sf ../sbin/sendmail $(prefix)/bin/mailq
+	ln -sf ../sbin/sendmail $(prefix)/bin/newaliases
+	test -e $(DESTDIR)$(SYSCONF)/posta.toml || \
+		sed 's|^libexec = .*|libexec = "$(PREFIX)/libexec/posta"|' contrib/posta.toml \
+		> $(DESTDIR)$(SYSCONF)/posta.toml
+	contrib/drop-rights $(libexec)/posta-drop $(DROP_GROUP)
+
+# The configuration and the spool stay: mail may be in the latter.
+uninstall:
+	for program in $(SBIN); do rm -f $(prefix)/sbin/$$program; done
+	rm -f $(prefix)/bin/mailq $(prefix)/bin/newaliases
+	for program in $(LIBEXEC); do rm -f $(libexec)/$$program; done
+	for page in man/*.[1578]; do \
+		rm -f $(prefix)/share/man/man$${page##*.}/$${page#man/}; done
+	test ! -d $(libexec) || rmdir --ignore-fail-on-non-empty $(libexec)
+
+.PHONY: all run check packages bench fuzz install uninstall

@@ -1,0 +1,118 @@
+//! A program and its manual page can't drift apart.
+
+#[allow(dead_code)]
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use source::root;
+
+/// Every program, from the folders of `src/bin/`.
+fn programs() -> Vec<String> {
+    let entries = fs::read_dir(root().join("src/bin")).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.len() >= 5, "{names:?}");
+    names
+}
+
+fn page(program: &str) -> PathBuf {
+    let pages = ["8", "1"].map(|section| root().join(format!("man/{program}.{section}")));
+    let found = pages.iter().find(|page| page.exists());
+    found.unwrap_or_else(|| panic!("{program} has no page in man/")).clone()
+}
+
+fn text(page: &Path) -> String {
+    fs::read_to_string(page).unwrap()
+}
+
+/// What `-h` prints.
+fn help(program: &str) -> String {
+    let path = Path::new(env!("CARGO_BIN_EXE_posta")).with_file_name(program);
+    let output = Command::new(&path).arg("-h").output().unwrap();
+    assert!(output.status.success(), "{program} -h: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The letters and long names of a help text's table of options.
+fn options(help: &str) -> Vec<String> {
+    // What is deeper goes on with a text.
+    let lines = help.lines().filter_map(|line| line.strip_prefix("    -"));
+    lines
+        .flat_map(|line| line.split("  ").next().unwrap().split(", "))
+        .map(|option| option.trim_start_matches('-').split([' ', '[']).next().unwrap().to_string())
+        .collect()
+}
+
+/// Whether a page's macros name an option.
+fn names_option(page: &str, option: &str) -> bool {
+    let in_line = |line: &str| {
+        let macro_line = line.starts_with(".It Fl") || line.starts_with(".Op Fl") || line.starts_with(".Fl");
+        let words = line.split([' ', ',']).any(|word| word == option);
+        // "-bp" is a value of -b.
+        let valued = option.len() == 1 && line.split(' ').nth(2).is_some_and(|word| word.starts_with(option));
+        let gathered = line.split(' ').any(|word| {
+            option.len() == 1 && line.starts_with(".Op Fl") && word.len() > 1 && word.contains(option)
+        });
+        macro_line && (words || valued || gathered)
+    };
+    page.lines().any(in_line)
+}
+
+#[test]
+fn every_option_is_in_its_page() {
+    for program in programs() {
+        let page = text(&page(&program));
+        let options = options(&help(&program));
+        assert!(options.contains(&"c".to_string()), "{program}: {options:?}");
+        for option in options {
+            assert!(names_option(&page, &option), "{program}: -{option} is not in its page");
+        }
+    }
+}
+
+#[test]
+fn every_word_of_postactl_is_in_its_page() {
+    let help = help("postactl");
+    let words = help.split("Words:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let page = text(&page("postactl"));
+    let mut count = 0;
+    for word in words.lines().map(|line| line.split_whitespace().next().unwrap()) {
+        assert!(page.contains(&format!(".It Cm {word}")), "{word} is not in postactl(8)");
+        count += 1;
+    }
+    assert!(count >= 12, "{help}");
+}
+
+#[test]
+fn every_page_has_its_sections() {
+    for program in programs() {
+        let page = page(&program);
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "SECURITY", "EXIT STATUS", "SEE ALSO"] {
+            assert!(text(&page).contains(&format!(".Sh {section}\n")), "{}: {section}", page.display());
+        }
+    }
+}
+
+#[test]
+fn pages_are_well_formed() {
+    if Command::new("mandoc").arg("-T").arg("lint").arg("/dev/null").output().is_err() {
+        eprintln!("mandoc is not installed: the pages are not looked at");
+        return;
+    }
+    let mut count = 0;
+    for entry in fs::read_dir(root().join("man")).unwrap() {
+        let path = entry.unwrap().path();
+        if text(&path).starts_with(".so ") {
+            continue;
+        }
+        let output =
+            Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+        count += 1;
+    }
+    assert!(count >= 6, "only {count} pages");
+}
