@@ -57,7 +57,7 @@ install: all
 	ln -sf ../sbin/sendmail $(prefix)/bin/mailq
 	ln -sf ../sbin/sendmail $(prefix)/bin/newaliases
 	test -e $(DESTDIR)$(SYSCONF)/posta.toml || \
-		sed 's|^libexec = .*|libexec = "$(PREFIX)/libexec/posta"|' contrib/posta.toml \
+		sed 's|^#*libexec = .*|libexec = "$(PREFIX)/libexec/posta"|' contrib/posta.toml \
 		> $(DESTDIR)$(SYSCONF)/posta.toml
 	contrib/drop-rights $(libexec)/posta-drop $(DROP_GROUP)
 

@@ -2,7 +2,7 @@
 //!
 //! Reads from stdin an envelope as lines (see `head`), an empty line, and a message whose lines
 //! that begin with a dot have one more, ended by a line with a dot alone. An end of stdin before
-//! that line submits nothing. Prints the queue id.
+//! that line submits nothing. Prints the id of what it stored.
 //!
 //! SECURITY
 //!   The only set-group-id program (group postadrop), and anybody may run it. With set-group-id it

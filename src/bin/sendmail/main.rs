@@ -65,7 +65,7 @@ const LETTERS: &[(&str, Value, &str)] = &[
     ("N", Value::Wanted("WISHES"), "notify: never, or failure,delay,success"),
     ("R", Value::Wanted("PART"), "a failure notice gives back: full or hdrs"),
     ("V", Value::Attached("ENVID"), "envelope id; -V alone prints the version"),
-    ("v", Value::None, "print the queue id"),
+    ("v", Value::None, "print the id of what was stored"),
     ("c", Value::Wanted("FILE"), "read the configuration from FILE"),
     ("C", Value::Wanted("FILE"), "the same"),
     ("o", Value::Wanted("OPTION"), "ignored, but for -oi"),
