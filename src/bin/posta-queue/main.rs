@@ -140,20 +140,21 @@ fn open_sockets(config: &Config) -> Result<Sockets, Failure> {
 
 fn drop_rights(config: &Config) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure(sysexits::OSERR, format!("{}: {e}", config.queue_user));
-    if privilege::is_root() && config.drop_privileges {
-        let missing = || {
-            Failure(
-                sysexits::CONFIG,
-                format!("no user \"{}\" (queue_user); make it, or see posta(7)", config.queue_user),
-            )
-        };
-        let account = users::by_name(&config.queue_user).map_err(failed)?.ok_or_else(missing)?;
-        privilege::become_account(&account).map_err(failed)?;
-    } else {
-        log::warn!(
-            "running with the rights of uid {}: drop_privileges is off, or this is not root",
-            users::current().1
-        );
+    let account = users::by_name(&config.queue_user).map_err(failed)?;
+    let (_, own) = users::current();
+    match account {
+        Some(account) if privilege::is_root() && config.drop_privileges => {
+            privilege::become_account(&account).map_err(failed)?;
+        }
+        None if privilege::is_root() && config.drop_privileges => {
+            let why = format!("no user \"{}\" (queue_user); make it, or see posta(7)", config.queue_user);
+            return Err(Failure(sysexits::CONFIG, why));
+        }
+        // The keeper has started us as who we are to be.
+        Some(account) if account.uid == own => {}
+        Some(_) | None => {
+            log::warn!("running with the rights of uid {own}: drop_privileges is off, or this is not root");
+        }
     }
     privilege::set_umask(0o027);
     sandbox::no_new_privileges().map_err(failed)
