@@ -52,7 +52,7 @@ pub struct Rcpt {
     pub n: u32,
     /// The final address, after aliases.
     pub address: Mailbox,
-    /// The address that was accepted, before aliases: Delivered-To and the log name it.
+    /// The address that was accepted, before aliases; commands are told of it.
     pub original: Mailbox,
     /// NOTIFY, to be passed on.
     pub notify: Notify,
