@@ -304,10 +304,11 @@ impl Runner {
             SpoolError::Unsound { .. } => {} // the spool has said so, and where it is now
             _ => {
                 log::error!("{id}: {error}; it will be tried again");
-                let due = now() + FILE_AGAIN;
                 match place {
                     Place::Hold => self.schedule.add_held(id),
-                    Place::New | Place::Cur => self.schedule.add_waiting(id, due, 0),
+                    Place::Cur => self.schedule.add_waiting(id, now() + FILE_AGAIN, 0),
+                    // What waits is looked for in cur/; what is in new/ the scans find again.
+                    Place::New => {}
                 }
             }
         }
