@@ -21,13 +21,13 @@ LIBEXEC = posta-remote posta-local posta-auth posta-drop
 # Who may write into the spool's drop folder; the only group that a program is set to.
 DROP_GROUP = postadrop
 
-all:
+all: headers
 	$(CARGO) build --release --locked
 
 run: all
 	contrib/run/start
 
-check: packages
+check: headers packages
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --lib
@@ -35,6 +35,10 @@ check: packages
 	if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --locked --no-fail-fast; \
 	else $(CARGO) test --locked --no-fail-fast; fi
+
+# What it is built with: OpenSSL for TLS.
+headers:
+	contrib/packages pkg-config=pkg-config gcc=gcc /usr/include/openssl/ssl.h=libssl-dev
 
 # What the tests drive posta with.
 packages:
@@ -70,4 +74,4 @@ uninstall:
 		rm -f $(prefix)/share/man/man$${page##*.}/$${page#man/}; done
 	test ! -d $(libexec) || rmdir --ignore-fail-on-non-empty $(libexec)
 
-.PHONY: all run check packages bench fuzz install uninstall
+.PHONY: all run check headers packages bench fuzz install uninstall

@@ -9,6 +9,8 @@ use source::{root, sources, words};
 
 /// Where a crate may be named: beginnings of paths below `src/`. None: everywhere.
 const DOORS: &[(&str, &[&str])] = &[
+    ("argon2", &["bin/posta-auth/", "bin/postactl/passwd"]),
+    ("base64", &[]),
     ("crc32c", &["spool/"]),
     ("crossbeam_channel", &["net/pool"]),
     ("env_logger", &["logbook/sink"]),
@@ -16,11 +18,17 @@ const DOORS: &[(&str, &[&str])] = &[
     ("getopts", &["bin/*/main.rs"]),
     ("idna", &["dns/answer"]),
     ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),
+    ("landlock", &["unix/sandbox"]),
     ("libc", &["unix/"]),
     ("log", &[]),
+    ("mailparse", &["mail/structure"]),
     ("memchr", &[]),
     ("mio", &["net/acceptor"]),
+    ("native_tls", &["net/tls"]),
     ("nix", &["unix/"]),
+    ("openssl", &["net/tls", "sasl/"]),
+    ("regex", &["route/"]),
+    ("rusqlite", &["route/"]),
     ("serde_json", &["bin/postactl/"]),
     ("socket2", &["unix/", "net/stream"]),
     ("thiserror", &[]),

@@ -16,12 +16,16 @@ use super::rate::Rate;
 use super::verdict::Verdict;
 
 /// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
     /// Its address; none for a Unix socket or a pipe.
     pub address: Option<IpAddr>,
     /// It came to a port where users hand their mail in (RFC 6409).
     pub submission: bool,
+    /// Who logged in (RFC 4954).
+    pub login: Option<String>,
+    /// SHA-256 of the certificate that it has shown and has the key of, in hexadecimal.
+    pub fingerprint: Option<String>,
 }
 
 /// The rules, as the administrator set them.
@@ -58,12 +62,12 @@ impl Policy {
     }
 
     /// Whether this client may send to any address.
-    pub fn may_relay(&self, client: Client) -> bool {
-        self.relay_from.contain(client.address)
+    pub fn may_relay(&self, client: &Client) -> bool {
+        client.login.is_some() || self.relay_from.contain(client.address)
     }
 
     /// May this client talk to us at all?
-    pub fn connection(&self, client: Client, now: Instant) -> Verdict {
+    pub fn connection(&self, client: &Client, now: Instant) -> Verdict {
         if self.within(&self.connections, client, now) {
             return Verdict::Accept;
         }
@@ -71,7 +75,7 @@ impl Policy {
     }
 
     /// May this client begin a message?
-    pub fn sender(&self, client: Client, now: Instant) -> Verdict {
+    pub fn sender(&self, client: &Client, now: Instant) -> Verdict {
         // RFC 6409 4.3: who hands mail in shows who he is.
         if client.submission && !self.may_relay(client) {
             return Verdict::Refuse(Reply::coded(530, 7, 0, "authentication required"));
@@ -86,7 +90,7 @@ impl Policy {
     /// the client has not asked too often: who tries names out is slowed down.
     pub fn recipient(
         &self,
-        client: Client,
+        client: &Client,
         recipient: &Mailbox,
         judged: impl FnOnce() -> Judgement,
         now: Instant,
@@ -115,7 +119,7 @@ impl Policy {
         }
     }
 
-    fn within(&self, rate: &Mutex<Rate>, client: Client, now: Instant) -> bool {
+    fn within(&self, rate: &Mutex<Rate>, client: &Client, now: Instant) -> bool {
         let Some(address) = client.address else { return true };
         if self.may_relay(client) {
             return true;
@@ -145,7 +149,7 @@ mod tests {
     }
 
     fn client(address: &str) -> Client {
-        Client { address: Some(address.parse().unwrap()), submission: false }
+        Client { address: Some(address.parse().unwrap()), ..Client::default() }
     }
 
     fn code(verdict: &Verdict) -> u16 {
@@ -155,7 +159,7 @@ mod tests {
         }
     }
 
-    fn recipient(policy: &Policy, client: Client, judged: Judgement) -> u16 {
+    fn recipient(policy: &Policy, client: &Client, judged: Judgement) -> u16 {
         let to = Mailbox::parse("x@y.example", false).unwrap();
         code(&policy.recipient(client, &to, || judged, Instant::now()))
     }
@@ -164,32 +168,34 @@ mod tests {
     fn strangers_are_limited_and_ours_are_not() {
         let (policy, now) = (policy(), Instant::now());
         let (stranger, ours) = (client("192.0.2.1"), client("10.1.2.3"));
-        let connect = |who| code(&policy.connection(who, now));
-        assert_eq!((connect(stranger), connect(stranger)), (250, 421));
-        assert!((0..9).all(|_| connect(ours) == 250));
-        let sends: Vec<u16> = (0..3).map(|_| code(&policy.sender(stranger, now))).collect();
+        let connect = |who: &Client| code(&policy.connection(who, now));
+        assert_eq!((connect(&stranger), connect(&stranger)), (250, 421));
+        assert!((0..9).all(|_| connect(&ours) == 250));
+        let sends: Vec<u16> = (0..3).map(|_| code(&policy.sender(&stranger, now))).collect();
         assert_eq!(sends, [250, 250, 450]);
-        let asks: Vec<u16> = (0..4).map(|_| recipient(&policy, stranger, Judgement::Open)).collect();
+        let asks: Vec<u16> = (0..4).map(|_| recipient(&policy, &stranger, Judgement::Open)).collect();
         assert_eq!(asks, [250, 250, 250, 450]);
     }
 
     #[test]
     fn relaying_is_for_our_clients() {
         let policy = policy();
-        assert_eq!(recipient(&policy, client("10.9.9.9"), Judgement::ClientsOnly), 250);
-        assert_eq!(recipient(&policy, client("::ffff:10.9.9.9"), Judgement::ClientsOnly), 250);
-        assert_eq!(recipient(&policy, client("192.0.2.1"), Judgement::ClientsOnly), 554);
-        let nobody = Client { address: None, submission: false };
-        assert_eq!(recipient(&policy, nobody, Judgement::ClientsOnly), 554);
-        assert_eq!(recipient(&policy, nobody, Judgement::Open), 250);
+        assert_eq!(recipient(&policy, &client("10.9.9.9"), Judgement::ClientsOnly), 250);
+        assert_eq!(recipient(&policy, &client("::ffff:10.9.9.9"), Judgement::ClientsOnly), 250);
+        assert_eq!(recipient(&policy, &client("192.0.2.1"), Judgement::ClientsOnly), 554);
+        let nobody = Client::default();
+        assert_eq!(recipient(&policy, &nobody, Judgement::ClientsOnly), 554);
+        assert_eq!(recipient(&policy, &nobody, Judgement::Open), 250);
     }
 
     #[test]
     fn submission_wants_to_know_who_it_is() {
         let (policy, now) = (policy(), Instant::now());
         let submission = |address: &str| Client { submission: true, ..client(address) };
-        assert_eq!(code(&policy.sender(submission("192.0.2.1"), now)), 530);
-        assert_eq!(code(&policy.sender(submission("10.1.1.1"), now)), 250);
+        assert_eq!(code(&policy.sender(&submission("192.0.2.1"), now)), 530);
+        assert_eq!(code(&policy.sender(&submission("10.1.1.1"), now)), 250);
+        let login = Some("alice@example.org".to_string());
+        assert_eq!(code(&policy.sender(&Client { login, ..submission("192.0.2.1") }, now)), 250);
     }
 
     #[test]
@@ -198,7 +204,7 @@ mod tests {
         let no = |class, subject, detail| {
             let status = Status::new(class, subject, detail);
             let judged = Judgement::No(NoRoute { status, text: "because".to_string() });
-            recipient(&policy, client("10.0.0.1"), judged)
+            recipient(&policy, &client("10.0.0.1"), judged)
         };
         assert_eq!((no(5, 1, 1), no(4, 3, 0), no(5, 4, 6)), (550, 451, 554));
     }

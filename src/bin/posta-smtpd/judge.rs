@@ -11,7 +11,7 @@ use crate::house::Terms;
 use crate::recipient;
 
 /// Decides about a sender or a recipient.
-pub fn judge(terms: &Terms, client: Client, question: &Question) -> Verdict {
+pub fn judge(terms: &Terms, client: &Client, question: &Question) -> Verdict {
     match question {
         Question::Sender(sender) => judge_sender(terms, client, sender),
         Question::Recipient(recipient) => recipient::judge(terms, client, recipient.as_ref()),
@@ -20,7 +20,7 @@ pub fn judge(terms: &Terms, client: Client, question: &Question) -> Verdict {
 
 /// Whether the client may begin a message. Any sender will do: without the DNS nothing is known of
 /// it, and a null sender is as good as another (RFC 5321 4.5.5).
-fn judge_sender(terms: &Terms, client: Client, _sender: &ReversePath) -> Verdict {
+fn judge_sender(terms: &Terms, client: &Client, _sender: &ReversePath) -> Verdict {
     verdict(terms.policy.sender(client, Instant::now()))
 }
 

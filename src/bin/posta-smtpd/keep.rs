@@ -77,7 +77,8 @@ impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
         let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
-        let client = Client { address: arrival.address.map(|address| address.ip()), submission };
+        let client =
+            Client { address: arrival.address.map(|address| address.ip()), submission, ..Client::default() };
         Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
     }
 }

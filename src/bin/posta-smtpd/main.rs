@@ -172,7 +172,7 @@ fn serve_standard_input(config: &Config) -> Result<(), Unable> {
     let house = House::new(terms(config), open_spool(config)?);
     let stream = Stream::standard(stdin, stdout).map_err(os_error("standard input"))?;
     let address = stream.peer_address().map(|address| address.ip().to_canonical());
-    let client = Client { address, submission: false };
+    let client = Client { address, ..Client::default() };
     let mut session = Session::new(stream, client, house.terms(), None);
     session.attend(Cause::Opened, &house, &mut Bench::default(), None);
     Ok(())

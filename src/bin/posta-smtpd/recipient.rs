@@ -13,7 +13,7 @@ use crate::house::Terms;
 use crate::judge::verdict;
 
 /// Decides about a recipient; none is `<postmaster>` without a domain.
-pub fn judge(terms: &Terms, client: Client, recipient: Option<&Mailbox>) -> Verdict {
+pub fn judge(terms: &Terms, client: &Client, recipient: Option<&Mailbox>) -> Verdict {
     let Some(recipient) = recipient else {
         // RFC 5321 4.5.1: always somebody, whoever asks and however often.
         return Verdict::Accept(terms.router.qualify("postmaster"));

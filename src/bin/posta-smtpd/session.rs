@@ -128,10 +128,10 @@ impl Session {
             stream,
             server: Server::new(Arc::clone(&terms.smtp)),
             lines: LineReader::new(MAX_COMMAND_LINE),
-            client,
             deadline: Instant::now() + terms.command_timeout,
             terms,
             address: text_of(client.address),
+            client,
             tally: Tally::default(),
             named: Named::default(),
             receiving: None,
@@ -231,7 +231,7 @@ impl Session {
             let text = format!("{} is not ready yet; try again later", self.terms.smtp.hostname);
             return Some(Reply::coded(421, 3, 0, text));
         }
-        match self.terms.policy.connection(self.client, Instant::now()) {
+        match self.terms.policy.connection(&self.client, Instant::now()) {
             Verdict::Accept => None,
             Verdict::Refuse(reply) | Verdict::HangUp(reply) => Some(reply),
         }
@@ -300,7 +300,7 @@ impl Session {
                     return Ok(Some(reply));
                 }
                 Action::Judge(question) => {
-                    let verdict = judge(&self.terms, self.client, &question);
+                    let verdict = judge(&self.terms, &self.client, &question);
                     self.named.remember(question);
                     self.server.on(Event::Judged(verdict))
                 }
@@ -378,7 +378,7 @@ impl Session {
     /// Somebody from the net who has shown no right to anything. Our own clients, and whoever is at
     /// the other end of a pipe, may be simple-minded programs.
     fn is_stranger(&self) -> bool {
-        self.client.address.is_some() && !self.terms.policy.may_relay(self.client)
+        self.client.address.is_some() && !self.terms.policy.may_relay(&self.client)
     }
 
     /// Ends the connection after our last word. A client that is talking still is listened to for a
