@@ -17,6 +17,7 @@
 //! ```text
 //! spool/           0755 postaq
 //!   new/           1770 postaq:posta      ID
+//!   cradle/        1770 postaq:posta      00 to 3f, always empty: where drafts are made (`cradle.rs`)
 //!   drop/          1730 postaq:postadrop  ID, handed in by posta-drop
 //!   cur/           0700 postaq            XX/ID
 //!   journal/       0700 postaq            XX/ID
@@ -42,6 +43,7 @@ use crate::unix::durable::{Durable, Folder};
 use crate::unix::fifo;
 
 use super::SpoolError;
+use super::cradle::{CRADLE, Cradle};
 
 /// Rights of a queue file: posta-queue reads it by its group.
 pub(super) const FILE_MODE: u32 = 0o640;
@@ -114,6 +116,8 @@ pub struct Spool {
     pub(super) disk: Arc<dyn Durable>,
     /// Where drafts get their names: `new/` or `drop/`.
     pub(super) entrance: Folder,
+    /// Where they are made.
+    pub(super) cradle: Cradle,
     /// What is dropped is not new yet: the runner validates it first.
     pub(super) is_drop: bool,
     pub(super) lacks_unnamed: AtomicBool,
@@ -154,7 +158,7 @@ impl Spool {
         missing(path, &[DROP])?;
         let entrance = opened(&path.join(DROP), Folder::reach)?;
         let spool = Spool::with(path, disk, entrance, None);
-        Ok(Spool { is_drop: true, ..spool })
+        Ok(Spool { is_drop: true, cradle: Cradle::default(), ..spool })
     }
 
     /// For posta-queue: checks the top folders, takes the lock, makes the trigger.
@@ -180,6 +184,7 @@ impl Spool {
         Spool {
             path: path.to_path_buf(),
             disk,
+            cradle: Cradle::open(path, &entrance),
             entrance,
             is_drop: false,
             lacks_unnamed: AtomicBool::new(false),
@@ -208,7 +213,8 @@ impl Spool {
             }
             .map_err(|e| SpoolError::io(&folder, e))?;
         }
-        Ok(())
+        let owner = owners.map(|o| (o.queue, o.posta_group));
+        Cradle::make(path, owner).map_err(|e| SpoolError::io(path.join(CRADLE), e))
     }
 
     /// The folder that everything is in.

@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::mail::id::Id;
 
 mod commit;
+mod cradle;
 mod drop;
 mod format;
 mod gather;

@@ -48,9 +48,10 @@ pub(super) struct Named {
 impl Draft {
     /// Opens an unnamed file.
     pub fn begin(spool: &Arc<Spool>) -> Result<Draft, SpoolError> {
-        let id = Spool::mint(now());
+        let now = now();
+        let id = Spool::mint(now);
         let failed_syncs = spool.failed_syncs.load(Ordering::SeqCst);
-        let (file, temporary) = open(spool, id).map_err(|e| SpoolError::io(spool.entrance.path(), e))?;
+        let (file, temporary) = open(spool, id, now).map_err(|e| SpoolError::io(spool.entrance.path(), e))?;
         let (written, crc, is_broken) = (0, 0, false);
         let spool = Arc::clone(spool);
         let block = Block::lend();
@@ -120,9 +121,9 @@ impl Draft {
     }
 }
 
-fn open(spool: &Arc<Spool>, id: Id) -> io::Result<(File, Option<Temporary>)> {
+fn open(spool: &Arc<Spool>, id: Id, now: u64) -> io::Result<(File, Option<Temporary>)> {
     let (file, temporary) = match spool.lacks_unnamed.load(Ordering::Relaxed) {
-        false => match spool.disk.unnamed(&spool.entrance, FILE_MODE) {
+        false => match unnamed(spool, now) {
             Err(error) if has_no_unnamed(&error) => {
                 let path = spool.entrance.path().display();
                 log::info!(
@@ -140,6 +141,20 @@ fn open(spool: &Arc<Spool>, id: Id) -> io::Result<(File, Option<Temporary>)> {
         file.set_permissions(PermissionsExt::from_mode(FILE_MODE))?;
     }
     Ok((file, temporary))
+}
+
+/// An unnamed file, in the folder whose turn it is. Should that one have been removed or closed to
+/// us since, `new/` does as well.
+fn unnamed(spool: &Spool, now: u64) -> io::Result<File> {
+    let Some(folder) = spool.cradle.folder(now) else {
+        return spool.disk.unnamed(&spool.entrance, FILE_MODE);
+    };
+    match spool.disk.unnamed(folder, FILE_MODE) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            spool.disk.unnamed(&spool.entrance, FILE_MODE)
+        }
+        done => done,
+    }
 }
 
 /// open(2): what a kernel or a file system says that does not know O_TMPFILE.

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -18,6 +18,15 @@ mod disk;
 pub mod staged;
 
 pub use disk::Disk;
+
+/// FS_TOPDIR_FL of linux/fs.h.
+const TOP_OF_HIERARCHY: libc::c_long = 0x0002_0000;
+
+/// ioctl_iflags(2): FS_IOC_GETFLAGS and FS_IOC_SETFLAGS.
+mod flags {
+    nix::ioctl_read!(get, b'f', 1, libc::c_long);
+    nix::ioctl_write_ptr!(set, b'f', 2, libc::c_long);
+}
 
 /// An opened folder, and the path that it was opened by (for messages).
 #[derive(Debug)]
@@ -94,6 +103,20 @@ impl Folder {
             Err(nix::Error::ENOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Asks the file system to put the folders that are made in this one far from each other (ext4's
+    /// "top of a hierarchy", `chattr +T`), as it does with home folders. An error: it knows no such wish.
+    pub fn spread(&self) -> io::Result<()> {
+        let mut wishes: libc::c_long = 0;
+        // SAFETY: both calls take a pointer to a number that lives longer than they last (the kernel
+        // touches the lower 32 bits only), and a descriptor that is open as long as the folder.
+        unsafe {
+            flags::get(self.fd.as_raw_fd(), &mut wishes)?;
+            wishes |= TOP_OF_HIERARCHY;
+            flags::set(self.fd.as_raw_fd(), &wishes)?;
+        }
+        Ok(())
     }
 
     /// The path it was opened by.
