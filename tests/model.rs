@@ -254,7 +254,7 @@ proptest! {
 
     #[test]
     fn a_session_is_as_the_model(steps in prop::collection::vec(step(), 0..60)) {
-        let mut server: Server<Stored> = Server::new(Arc::new(settings()));
+        let mut server: Server<Stored> = Server::new(Arc::new(settings()), speaker::full_service());
         let (greeting, _) = done(server.on(Event::Opened));
         prop_assert_eq!(greeting.code, 220);
         let mut model = Model::default();

@@ -28,6 +28,7 @@ mod receive;
 mod recipient;
 mod session;
 mod tally;
+mod trace;
 
 use std::fs::File;
 use std::io;

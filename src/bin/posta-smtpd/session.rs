@@ -19,12 +19,12 @@ use posta::policy::chain::Client;
 use posta::policy::verdict::Verdict;
 use posta::smtp::line::{Line, LineReader};
 use posta::smtp::reply::Reply;
-use posta::smtp::server::{Action, Event, Server};
+use posta::smtp::server::{Action, Event, Server, Service};
 use posta::spool::Committed;
 
 use crate::house::{House, Terms};
 use crate::judge::judge;
-use crate::receive::receive;
+use crate::receive::{Chunks, receive, receive_chunk, swallow};
 use crate::tally::{Named, Tally, Verb, brief, text_of};
 
 /// Longest command line that is taken, in octets with its CR LF. RFC 5321 4.5.3.1.4 asks for 512;
@@ -59,6 +59,8 @@ pub struct Session {
     named: Named,
     /// The message whose data has come, until it is answered.
     pub receiving: Option<Id>,
+    /// A message of which some chunks have come.
+    pub chunks: Option<Box<Chunks>>,
     /// Given back with the session.
     _seat: Option<Seat>,
 }
@@ -126,7 +128,7 @@ impl Session {
     pub fn new(stream: Stream, client: Client, terms: Arc<Terms>, seat: Option<Seat>) -> Session {
         Session {
             stream,
-            server: Server::new(Arc::clone(&terms.smtp)),
+            server: Server::new(Arc::clone(&terms.smtp), Service::default()),
             lines: LineReader::new(MAX_COMMAND_LINE),
             deadline: Instant::now() + terms.command_timeout,
             terms,
@@ -135,6 +137,7 @@ impl Session {
             tally: Tally::default(),
             named: Named::default(),
             receiving: None,
+            chunks: None,
             _seat: seat,
         }
     }
@@ -305,10 +308,28 @@ impl Session {
                     self.server.on(Event::Judged(verdict))
                 }
                 Action::TakeData { go_ahead } => {
-                    let outcome = receive(self, house, out, &go_ahead)?;
-                    self.server.on(Event::Data(outcome))
+                    let taken = receive(self, house, out, &go_ahead)?;
+                    self.server.on(taken)
                 }
+                Action::TakeChunk { size, last } => {
+                    let taken = receive_chunk(self, house, out, size, last)?;
+                    self.server.on(taken)
+                }
+                Action::Swallow { size, reply } => {
+                    swallow(self, out, size)?;
+                    Action::Say(reply)
+                }
+                // No listener offers what leads to these.
+                Action::SayEach(_)
+                | Action::Listen
+                | Action::Introduce(_)
+                | Action::Secure { .. }
+                | Action::LogIn { .. }
+                | Action::Respond(_) => self.server.on(Event::Closing),
             };
+            if self.server.transaction().is_none() {
+                self.chunks = None;
+            }
         }
     }
 
