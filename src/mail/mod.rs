@@ -6,10 +6,13 @@
 pub mod address;
 pub mod addresses;
 pub mod complete;
+pub mod convert;
 pub mod envelope;
 pub mod header;
 pub mod id;
 pub mod phrase;
 pub mod report;
 pub mod status;
+pub mod structure;
 pub mod trace;
+pub mod transfer;
