@@ -122,7 +122,8 @@ pub fn keep(
 
 fn cause(why: Why) -> Cause {
     match why {
-        Why::Readable => Cause::Readable,
+        // What the client has sent while the session rested is read now, and that it has gone is seen.
+        Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
         Why::Overdue => Cause::Overdue,
         Why::Closing => Cause::Closing,
     }
