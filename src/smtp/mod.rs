@@ -6,8 +6,8 @@
 //!
 //! The server's side, in the order in which octets go through it: [`line`](mod@line) cuts them into lines,
 //! [`command`] reads a line, [`extension`] its parameters, [`server`] decides (in the words
-//! of [`event`]), [`transaction`] remembers, [`reply`] is written; [`data`] takes what comes between
-//! `354` and the final dot.
+//! of [`event`]), [`transaction`] remembers, [`reply`] is written, a refusal under a [`rule`];
+//! [`data`] takes what comes between `354` and the final dot.
 
 pub mod client;
 pub mod command;
@@ -16,5 +16,6 @@ pub mod event;
 pub mod extension;
 pub mod line;
 pub mod reply;
+pub mod rule;
 pub mod server;
 pub mod transaction;

@@ -21,6 +21,7 @@ use super::command::{self, Command};
 pub use super::event::{Action, DataFault, Event, Proof, Question, Verdict};
 use super::extension::{self, MailParams, Offer, ParamError, RcptParams};
 use super::reply::Reply;
+use super::rule::{self, Rule};
 pub use super::transaction::Transaction;
 
 /// What the session is told of its server.
@@ -92,7 +93,7 @@ impl<P: Proof> Server<P> {
                 self.wrong(Reply::coded(500, 5, 2, "bare CR or LF in a command; end every line with CR LF"))
             }
             (Event::TooSoon, _) => {
-                Action::HangUp(Reply::coded(554, 5, 0, "wait for the reply before you send more"))
+                Action::HangUp(rule::TALKED_FIRST.reply("wait for the reply before you send more"))
             }
             (Event::Judged(verdict), Some(Open::Sender(sender, params))) => {
                 self.sender_judged(verdict, sender, params)
@@ -102,12 +103,14 @@ impl<P: Proof> Server<P> {
             }
             (Event::Data(outcome), Some(Open::Data)) => self.data_taken(outcome),
             (Event::TimedOut, _) => {
-                self.hang_up(4, 2, "no command came in time; connect again when you have one")
+                self.hang_up(&rule::IDLE, "no command came in time; connect again when you have one")
             }
-            (Event::Closing, _) => self.hang_up(3, 2, "going down; try again later"),
+            (Event::Closing, _) => self.hang_up(&rule::CLOSING, "going down; try again later"),
             // An answer that nobody asked for: the speaker is out of step, and a guess could be a
             // message lost.
-            (Event::Judged(_) | Event::Data(_), _) => self.hang_up(3, 0, "internal fault; try again later"),
+            (Event::Judged(_) | Event::Data(_), _) => {
+                self.hang_up(&rule::FAULT, "internal fault; try again later")
+            }
         }
     }
 
@@ -150,7 +153,9 @@ impl<P: Proof> Server<P> {
             Ok(Command::NotOffered(verb)) => {
                 self.wrong(Reply::coded(502, 5, 1, format!("{verb} is not offered here")))
             }
-            Ok(Command::Foreign) => self.hang_up(7, 0, "this is a mail server: it speaks SMTP only"),
+            Ok(Command::Foreign) => {
+                self.hang_up(&rule::FOREIGN, "this is a mail server: it speaks SMTP only")
+            }
             Err(error) => self.wrong(error.reply()),
         }
     }
@@ -203,12 +208,8 @@ impl<P: Proof> Server<P> {
         };
         // RFC 5321 4.5.3.1.10: those taken stay, the others go into a next transaction.
         if transaction.accepted >= self.settings.max_recipients {
-            return Action::Say(Reply::coded(
-                452,
-                5,
-                3,
-                "too many recipients; send to the rest in a next message",
-            ));
+            let text = "too many recipients; send to the rest in a next message";
+            return Action::Say(rule::TOO_MANY_RECIPIENTS.reply(text));
         }
         self.open = Some(Open::Recipient(recipient.clone(), params));
         Action::Judge(Question::Recipient(recipient))
@@ -250,12 +251,8 @@ impl<P: Proof> Server<P> {
                 // RFC 5321 4.5.1: <postmaster> is always somebody, also where nobody said who.
                 let postmaster = || Mailbox::from_parts("postmaster", &self.settings.hostname).ok();
                 let Some(address) = mailbox.or(asked).or_else(postmaster) else {
-                    return Action::Say(Reply::coded(
-                        451,
-                        3,
-                        5,
-                        "no postmaster is set up here; try again later",
-                    ));
+                    let text = "no postmaster is set up here; try again later";
+                    return Action::Say(rule::NO_POSTMASTER.reply(text));
                 };
                 transaction.add(Recipient { address, notify: params.notify, original: params.original });
                 Action::Say(Reply::coded(250, 1, 5, "Ok"))
@@ -290,14 +287,14 @@ impl<P: Proof> Server<P> {
     fn wrong(&mut self, reply: Reply) -> Action {
         self.errors += 1;
         if self.errors > self.settings.max_errors {
-            return self.hang_up(7, 0, "too many errors; put them right and connect again");
+            return self.hang_up(&rule::ERRORS, "too many errors; put them right and connect again");
         }
         Action::Say(reply)
     }
 
     /// RFC 5321 3.8: 421 can be said at any time.
-    fn hang_up(&self, subject: u16, detail: u16, text: &str) -> Action {
-        Action::HangUp(Reply::coded(421, subject, detail, format!("{} {text}", self.settings.hostname)))
+    fn hang_up(&self, rule: &Rule, text: &str) -> Action {
+        Action::HangUp(rule.reply(format!("{} {text}", self.settings.hostname)))
     }
 }
 
