@@ -6,6 +6,7 @@ use crate::mail::id::Id;
 
 use super::introduction::Introduction;
 use super::reply::Reply;
+use super::rule;
 
 /// The proof that a message is stored durably. Only the spool can make one, so a 250 without a sync
 /// does not compile.
@@ -164,16 +165,16 @@ impl DataFault {
         match self {
             // RFC 1870 6.1 and 6.3
             DataFault::TooBig => {
-                Reply::coded(552, 3, 4, "the message is larger than the SIZE in the answer to EHLO")
+                rule::TOO_BIG.reply("the message is larger than the SIZE in the answer to EHLO")
             }
             DataFault::BareLineEnd => {
-                Reply::coded(550, 6, 0, "the message has a bare CR or LF; send every line end as CR LF")
+                rule::BARE_LINE_END.reply("the message has a bare CR or LF; send every line end as CR LF")
             }
             DataFault::Loop => {
-                Reply::coded(554, 4, 6, "too many Received fields: this message goes round in a loop")
+                rule::LOOP.reply("too many Received fields: this message goes round in a loop")
             }
-            DataFault::Full => Reply::coded(452, 3, 1, "no space for this message now; try again later"),
-            DataFault::Disk => Reply::coded(451, 3, 0, "this message could not be stored; try again later"),
+            DataFault::Full => rule::NO_SPACE.reply("no space for this message now; try again later"),
+            DataFault::Disk => rule::NOT_STORED.reply("this message could not be stored; try again later"),
             DataFault::Refused(reply) => reply,
         }
     }

@@ -11,6 +11,7 @@ use posta::net::pool::{Crowd, Pool, Size, Work};
 use posta::net::seats::Full;
 use posta::policy::chain::Client;
 use posta::smtp::reply::Reply;
+use posta::smtp::rule;
 use posta::unix::signals::Told;
 
 use crate::house::House;
@@ -122,7 +123,8 @@ pub fn keep(
 
 fn cause(why: Why) -> Cause {
     match why {
-        Why::Readable => Cause::Readable,
+        // What the client has sent while the session rested is read now, and that it has gone is seen.
+        Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
         Why::Overdue => Cause::Overdue,
         Why::Closing => Cause::Closing,
     }
@@ -167,7 +169,7 @@ fn turn_away(client: TurnedAway, house: &House) {
 fn refusal(house: &House, full: Full) -> Reply {
     let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
     match full {
-        Full::House => Reply::coded(421, 3, 2, text),
-        Full::Client => Reply::coded(421, 7, 0, text),
+        Full::House => rule::HOUSE_FULL.reply(text),
+        Full::Client => rule::CLIENT_FULL.reply(text),
     }
 }

@@ -19,6 +19,7 @@ use posta::policy::chain::Client;
 use posta::policy::verdict::Verdict;
 use posta::smtp::line::{Line, LineReader};
 use posta::smtp::reply::Reply;
+use posta::smtp::rule;
 use posta::smtp::server::{Action, Event, Server, Service};
 use posta::spool::Committed;
 
@@ -232,7 +233,7 @@ impl Session {
         if let Some(missing) = self.terms.missing() {
             log::warn!("{} is not there; is posta-auth running?", missing.display());
             let text = format!("{} is not ready yet; try again later", self.terms.smtp.hostname);
-            return Some(Reply::coded(421, 3, 0, text));
+            return Some(rule::NOT_READY.reply(text));
         }
         match self.terms.policy.connection(&self.client, Instant::now()) {
             Verdict::Accept => None,

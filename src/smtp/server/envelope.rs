@@ -5,6 +5,7 @@ use crate::mail::envelope::Recipient;
 
 use crate::smtp::extension::{self, MailParams, ParamError, RcptParams};
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use super::client::Greeted;
 use super::{Action, DataFault, Open, Proof, Question, Server, Transaction, Verdict};
@@ -73,12 +74,8 @@ impl<P: Proof> Server<P> {
         };
         // RFC 5321 4.5.3.1.10: those taken stay, the others go into a next transaction.
         if transaction.accepted >= self.settings.max_recipients {
-            return Action::Say(Reply::coded(
-                452,
-                5,
-                3,
-                "too many recipients; send to the rest in a next message",
-            ));
+            let text = "too many recipients; send to the rest in a next message";
+            return Action::Say(rule::TOO_MANY_RECIPIENTS.reply(text));
         }
         self.open = Some(Open::Recipient(recipient.clone(), params));
         Action::Judge(Question::Recipient(recipient))
@@ -99,12 +96,8 @@ impl<P: Proof> Server<P> {
                 // RFC 5321 4.5.1: <postmaster> is always somebody, also where nobody said who.
                 let postmaster = || Mailbox::from_parts("postmaster", &self.settings.hostname).ok();
                 let Some(address) = mailbox.or(asked).or_else(postmaster) else {
-                    return Action::Say(Reply::coded(
-                        451,
-                        3,
-                        5,
-                        "no postmaster is set up here; try again later",
-                    ));
+                    let text = "no postmaster is set up here; try again later";
+                    return Action::Say(rule::NO_POSTMASTER.reply(text));
                 };
                 transaction.add(Recipient { address, notify: params.notify, original: params.original });
                 Action::Say(Reply::coded(250, 1, 5, "Ok"))

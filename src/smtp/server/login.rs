@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::smtp::command::CommandError;
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use super::{Action, LogIn, Open, Proof, Server};
 
@@ -87,9 +88,9 @@ impl<P: Proof> Server<P> {
                 Action::Say(Reply::coded(235, 7, 0, "welcome"))
             }
             // RFC 4954 9: the same for an unknown user and a wrong password.
-            LogIn::Refused => self.wrong(Reply::coded(535, 7, 8, "wrong user name or password")),
+            LogIn::Refused => self.wrong(rule::AUTH_FAILED.reply("wrong user name or password")),
             LogIn::Later => {
-                Action::Say(Reply::coded(454, 7, 0, "passwords can't be checked now; try again later"))
+                Action::Say(rule::AUTH_LATER.reply("passwords can't be checked now; try again later"))
             }
         }
     }

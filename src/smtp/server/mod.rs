@@ -32,6 +32,7 @@ pub use super::event::{Action, DataFault, Event, LogIn, Proof, Question, Verdict
 use super::extension::{MailParams, RcptParams};
 use super::introduction::Introduction;
 use super::reply::Reply;
+use super::rule::{self, Rule};
 pub use super::transaction::Transaction;
 
 use client::Greeted;
@@ -144,7 +145,7 @@ impl<P: Proof> Server<P> {
                 self.wrong(Reply::coded(500, 5, 2, "bare CR or LF in a command; end every line with CR LF"))
             }
             (Event::TooSoon, _) => {
-                Action::HangUp(Reply::coded(554, 5, 0, "wait for the reply before you send more"))
+                Action::HangUp(rule::TALKED_FIRST.reply("wait for the reply before you send more"))
             }
             (Event::Judged(verdict), Some(Open::Sender(sender, params))) => {
                 self.sender_judged(verdict, sender, params)
@@ -163,12 +164,12 @@ impl<P: Proof> Server<P> {
             (Event::Chunk(outcome), Some(Open::Chunk(size))) => self.chunk_taken(outcome, size),
             (Event::Data(outcome), Some(Open::Data | Open::LastChunk)) => self.message_taken(outcome),
             (Event::TimedOut, _) => {
-                self.hang_up(4, 2, "no command came in time; connect again when you have one")
+                self.hang_up(&rule::IDLE, "no command came in time; connect again when you have one")
             }
-            (Event::Closing, _) => self.hang_up(3, 2, "going down; try again later"),
+            (Event::Closing, _) => self.hang_up(&rule::CLOSING, "going down; try again later"),
             // An answer that nobody asked for: the speaker is out of step, and a guess could be a
             // message lost.
-            _ => self.hang_up(3, 0, "internal fault; try again later"),
+            _ => self.hang_up(&rule::FAULT, "internal fault; try again later"),
         }
     }
 
@@ -236,7 +237,9 @@ impl<P: Proof> Server<P> {
             Ok(Command::Help) => Action::Say(Reply::coded(214, 0, 0, self.commands())),
             Ok(Command::Quit) => Action::HangUp(Reply::coded(221, 0, 0, "Bye")),
             Ok(Command::NotOffered(verb)) => self.not_offered(verb),
-            Ok(Command::Foreign) => self.hang_up(7, 0, "this is a mail server: it speaks SMTP only"),
+            Ok(Command::Foreign) => {
+                self.hang_up(&rule::FOREIGN, "this is a mail server: it speaks SMTP only")
+            }
             Err(error) => self.wrong(error.reply()),
         }
     }
@@ -274,14 +277,14 @@ impl<P: Proof> Server<P> {
     fn wrong(&mut self, reply: Reply) -> Action {
         self.errors += 1;
         if self.errors > self.settings.max_errors {
-            return self.hang_up(7, 0, "too many errors; put them right and connect again");
+            return self.hang_up(&rule::ERRORS, "too many errors; put them right and connect again");
         }
         Action::Say(reply)
     }
 
     /// RFC 5321 3.8: 421 can be said at any time.
-    fn hang_up(&self, subject: u16, detail: u16, text: &str) -> Action {
-        Action::HangUp(Reply::coded(421, subject, detail, format!("{} {text}", self.settings.hostname)))
+    fn hang_up(&self, rule: &Rule, text: &str) -> Action {
+        Action::HangUp(rule.reply(format!("{} {text}", self.settings.hostname)))
     }
 }
 
