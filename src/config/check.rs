@@ -10,7 +10,7 @@ use crate::unix::{privilege, users};
 
 use super::file::{Reading, unset};
 use super::nearest::quoted;
-use super::{Auth, Config, DomainFate, ListenAddress, ListenTls, RelayTls, Users};
+use super::{Auth, Config, DomainFate, Listen, ListenAddress, ListenTls, RelayTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -67,6 +67,20 @@ fn listeners(config: &Config, reading: &mut Reading<'_>) {
             let what = "tls: \"implicit\" needs a certificate: set tls.certificate and tls.key".to_string();
             reading.fault_of(&format!("listen.{n}.tls"), what);
         }
+        lmtp(n, listen, reading);
+    }
+}
+
+/// LMTP has its own places.
+fn lmtp(n: usize, listen: &Listen, reading: &mut Reading<'_>) {
+    // RFC 2033 5: "The LMTP protocol MUST NOT be used on TCP port 25."
+    if listen.lmtp && matches!(&listen.address, ListenAddress::Tcp(address) if address.port() == 25) {
+        let what = "lmtp: not on port 25, which is SMTP's (RFC 2033); use another, or unix:/path".to_string();
+        reading.fault_of(&format!("listen.{n}.lmtp"), what);
+    }
+    if listen.lmtp && listen.submission {
+        let what = "submission: mail is handed in over SMTP, not over LMTP; take one of both out".to_string();
+        reading.fault_of(&format!("listen.{n}.submission"), what);
     }
 }
 

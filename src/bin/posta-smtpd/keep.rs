@@ -14,9 +14,10 @@ use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::unix::signals::Told;
 
+use crate::guest::text_of;
 use crate::house::House;
-use crate::session::{Bench, Cause, Session};
-use crate::tally::{brief, text_of};
+use crate::session::{Bench, Cause, Left, Session};
+use crate::tally::brief;
 
 /// Sessions that have begun a message have so long to finish it when the house closes.
 const CLOSING_TIME: Duration = Duration::from_secs(30);
@@ -67,9 +68,13 @@ impl Work for Desk {
             Job::Arrived(arrival) => (self.begin(*arrival), Cause::Opened),
             Job::Awake(session, cause) => (session, cause),
         };
-        if session.attend(cause, &self.house, bench, Some(crowd)) {
-            let deadline = session.deadline();
-            self.porch.park(session, deadline);
+        match session.attend(cause, &self.house, bench, Some(crowd)) {
+            Left::Over => {}
+            Left::Waiting => {
+                let deadline = session.deadline();
+                self.porch.park(session, deadline);
+            }
+            Left::Resting(until) => self.porch.rest(session, until),
         }
     }
 }
@@ -77,10 +82,10 @@ impl Work for Desk {
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
-        let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
-        let client =
-            Client { address: arrival.address.map(|address| address.ip()), submission, ..Client::default() };
-        Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
+        let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+        let address = arrival.address.map(|address| address.ip());
+        let client = Client { address, submission: entrance.submission, ..Client::default() };
+        Box::new(Session::new(arrival.stream, client, entrance, terms, Some(arrival.seat)))
     }
 }
 
