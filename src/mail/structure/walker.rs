@@ -1,7 +1,7 @@
 //! Follows a message's structure, line by line.
 
 use super::fields::{ContentType, field_name, read_encoding};
-use super::{Encoding, Entity, MAX_DEPTH, MAX_ENTITIES, MAX_FIELD, MAX_PIECE, Name, Nature, Role, Unclear};
+use super::{Entity, MAX_DEPTH, MAX_ENTITIES, MAX_FIELD, MAX_PIECE, Name, Nature, Role, Unclear};
 
 /// Follows a message's structure.
 #[derive(Debug, Default)]
@@ -219,7 +219,7 @@ impl Walker {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{MAX_ENTITIES, MAX_FIELD};
+    use super::super::Encoding;
     use super::*;
 
     /// Each piece as `number, role, text`.
