@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(of("Content-Type: image/png").0, Nature::Binary);
         assert_eq!(of("Content-Type: multipart/mixed").0, Nature::Fixed);
         assert_eq!(of("Content-Type: multipart/mixed (x); boundary=a"), (Nature::Multipart, seven, false));
-        assert_eq!(of("Content-Type: multipart/signed; boundary=a").2, true);
+        assert!(of("Content-Type: multipart/signed; boundary=a").2);
         let odd = "Content-Type: multipart/mixed; boundary=a\r\nContent-Transfer-Encoding: base64";
         assert_eq!(of(odd).0, Nature::Fixed);
         assert_eq!(of("Content-Type: message/partial").0, Nature::Fixed);
