@@ -74,8 +74,7 @@ impl Store {
             drop(source);
             self.look(Duration::ZERO);
         } else {
-            source.stamp = None;
-            self.renew(&mut source);
+            report(self.read(&mut source));
         }
     }
 
