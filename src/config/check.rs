@@ -105,7 +105,13 @@ fn keys(config: &Config, reading: &mut Reading<'_>) {
     if config.tls.key.is_some() && config.tls.certificate.is_none() {
         reading.fault_of("tls.key", "key: a key without a certificate: set tls.certificate too".into());
     }
-    for (setting, path) in [("certificate", &config.tls.certificate), ("key", &config.tls.key)] {
+    if config.tls.client_ca.is_some() && config.tls.certificate.is_none() {
+        reading.fault_of("tls.client_ca", "client_ca: there is no TLS without tls.certificate".into());
+    }
+    let tls = &config.tls;
+    for (setting, path) in
+        [("certificate", &tls.certificate), ("key", &tls.key), ("client_ca", &tls.client_ca)]
+    {
         let Some(path) = path else { continue };
         if let Err(why) = readable(path, setting == "certificate") {
             // The keeper opens the keys, as root, and hands them on: the programs that run as
@@ -218,8 +224,6 @@ impl Config {
                 warnings.push(format!("{setting} has no effect yet: this version knows no TLS and no login"));
             }
         };
-        early("tls.certificate", self.tls.certificate.is_some());
-        early("tls = \"implicit\" of [[listen]]", self.listen.iter().any(|l| l.tls == ListenTls::Implicit));
         for rule in &self.domains {
             early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
             early(&format!("login of {}", rule.domain), rule.login.is_some());

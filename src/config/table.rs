@@ -150,6 +150,8 @@ section! {
         certificate: Option<PathBuf> = Maybe(Path), "",
             "A file with the certificate and its chain, or a folder with NAME/cert.pem and NAME/key.pem.";
         key: Option<PathBuf> = Maybe(Path), "", "The file with its key. Empty: it is in the certificate's file.";
+        client_ca: Option<PathBuf> = Maybe(Path), "",
+            "The authorities whose certificates of clients count. Empty: no client is asked for one.";
     }
 }
 

@@ -67,7 +67,7 @@ pub fn tls_files(config: &Config) -> Option<TlsFiles> {
     Some(TlsFiles {
         certificate: config.tls.certificate.clone()?,
         key: config.tls.key.clone(),
-        client_ca: None,
+        client_ca: config.tls.client_ca.clone(),
         hostname: config.hostname.clone(),
     })
 }
