@@ -56,7 +56,15 @@ impl From<DeliverError> for Refusal {
 
 /// An outcome of recipient `n` that this program answers for.
 pub fn outcome(n: u32, status: Status, text: impl Into<String>) -> Outcome {
-    Outcome { n, status, text: text.into(), relay: "local".to_string(), said: false, passed_on: false }
+    Outcome {
+        n,
+        status,
+        text: text.into(),
+        relay: "local".to_string(),
+        said: false,
+        passed_on: false,
+        forward: None,
+    }
 }
 
 /// The reason in words, without the number that Rust puts behind it.
