@@ -7,6 +7,7 @@ pub mod sink;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +45,8 @@ pub struct House {
     /// Where it listens: port 2525.
     pub address: IpAddr,
     keeper: Option<Child>,
+    /// The user and group that programs run as, if it is not the caller.
+    pub runs_as: Option<(u32, u32)>,
 }
 
 impl House {
@@ -60,7 +63,7 @@ impl House {
     pub fn set_up(more: &str) -> House {
         let folder = tempfile::tempdir().unwrap();
         let address = own_address();
-        let house = House { folder, address, keeper: None };
+        let house = House { folder, address, keeper: None, runs_as: None };
         let root = house.folder.path().display().to_string();
         let settings = format!(
             r#"hostname = "mail.example.org"
@@ -121,6 +124,9 @@ max_sessions_per_client = 500
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program_path(program));
         command.arg("-c").arg(self.config()).args(arguments);
+        if let Some((uid, gid)) = self.runs_as {
+            command.uid(uid).gid(gid);
+        }
         command
     }
 

@@ -13,14 +13,17 @@ use posta::mail::status::Status;
 use posta::unix::durable::{Disk, Folder};
 use posta::unix::wait::Watch;
 
-use posta::courier::report::{FromHand, Outcome, Report};
+use posta::courier::report::Outcome;
 use posta::courier::request::{Owner, Place, Rcpt, Request, Target};
 
 use posta::maildir::copy::{self, Copy, Message};
 use posta::maildir::deliver;
 use posta::maildir::name::Name;
 
+use crate::answer::answer;
 use crate::batches::{Batches, End, Question};
+use crate::extension::divide;
+use crate::forward::{Forwards, Rules, Whose};
 use crate::home::{Identity, Mailboxes};
 use crate::mbox::{Attempt, Mbox};
 use crate::pipe::{Running, Told};
@@ -67,6 +70,7 @@ pub struct Desk {
     identity: Identity,
     settings: Settings,
     mailboxes: Mailboxes,
+    forwards: Forwards,
     outcomes: HashMap<u64, Vec<Outcome>>,
     batches: Batches<Ticket>,
     commands: Vec<(Ticket, Running)>,
@@ -89,9 +93,16 @@ pub struct Said {
 impl Desk {
     /// An empty desk.
     pub fn new(identity: Identity, settings: Settings) -> Desk {
+        let rules = Rules {
+            uid: identity.uid,
+            hostname: settings.hostname.clone(),
+            delimiter: settings.delimiter.clone(),
+            includes: settings.forward_includes,
+        };
         Desk {
             identity,
             settings,
+            forwards: Forwards::new(rules),
             mailboxes: Mailboxes::default(),
             outcomes: HashMap::new(),
             batches: Batches::default(),
@@ -146,7 +157,16 @@ impl Desk {
             return Err(Refusal::new((5, 4, 6), text));
         }
         let place = match &recipient.place {
-            Some(Place::Home(within)) => within,
+            Some(Place::Home(mailbox)) => {
+                let wanted = self.wanted(recipient, home, mailbox, now)?;
+                match wanted {
+                    Some(outcome) => {
+                        self.note(ticket, outcome);
+                        return Ok(());
+                    }
+                    None => mailbox,
+                }
+            }
             Some(place) => place,
             None => return Err(Refusal::new((4, 3, 5), "no mailbox is named")),
         };
@@ -169,6 +189,30 @@ impl Desk {
             Place::Home(_) => return Err(Refusal::new((4, 3, 5), "a mailbox within a mailbox")),
         }
         Ok(())
+    }
+
+    /// The outcome, if the owner's `.forward` wants something else than his mailbox.
+    fn wanted(
+        &mut self,
+        recipient: &Rcpt,
+        home: &Path,
+        mailbox: &Place,
+        now: Instant,
+    ) -> Result<Option<Outcome>, Refusal> {
+        let user = self.identity.user.as_deref();
+        let whose = Whose { user, home, address: &recipient.address, mailbox };
+        let Some(forward) = self.forwards.wanted(whose, now)? else { return Ok(None) };
+        if self.identity.is_root {
+            let text = "a .forward is refused while drop_privileges is off and we run as root";
+            return Err(Refusal::new((4, 3, 5), text));
+        }
+        let nothing = forward.addresses.is_empty() && forward.places.is_empty();
+        let text = if nothing { "thrown away, as .forward says" } else { "forwarded, as .forward says" };
+        let said = outcome(recipient.n, Status::new(2, 0, 0), text);
+        Ok(Some(match nothing {
+            true => said,
+            false => Outcome { passed_on: true, forward: Some(forward), ..said },
+        }))
     }
 
     fn write(
@@ -251,6 +295,9 @@ impl Desk {
             sender: waiting.ticket.job.sender.to_string(),
             recipient: recipient.address.to_string(),
             original: recipient.original.to_string(),
+            local: recipient.address.local(),
+            domain: recipient.address.domain(),
+            extension: divide(&recipient.address, self.identity.user.as_deref(), &self.settings.delimiter).1,
         };
         let copy = waiting.ticket.copy(Rc::clone(&waiting.message));
         Running::start(&waiting.target, &told, copy, self.settings.timeout)
@@ -309,10 +356,6 @@ impl Desk {
             return;
         }
         let outcomes = self.outcomes.remove(&job).unwrap_or_default();
-        match FromHand::Report(Report { job, outcomes, unreachable: false }).encode() {
-            Ok(report) => self.words.push(FromChild::Done { job, report }),
-            // A hundred outcomes always fit, and a request has no more recipients.
-            Err(error) => log::error!("{}: report of job {job}: {error}", ticket.job.id),
-        }
+        self.words.extend(answer(job, outcomes).map(|report| FromChild::Done { job, report }));
     }
 }

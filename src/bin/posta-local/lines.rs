@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use posta::courier::request::Owner;
 
+use crate::answer::refused;
 use crate::bare::Contents;
 use crate::child::describe;
 use crate::process::{Alone, Child};
 use crate::refusal::Refusal;
-use crate::runner::{Job, refused};
+use crate::runner::Job;
 use crate::talk::{FromChild, Settings};
 
 /// A child with nothing to do stays so long.

@@ -19,10 +19,13 @@
 //! Where to read on: `parent` is the parent's loop, `lines` its owners, `syncs` the shared syncs;
 //! `child` is the child's loop, `desk` its jobs; `talk` is what the two say to each other.
 
+mod answer;
 mod bare;
 mod batches;
 mod child;
 mod desk;
+mod extension;
+mod forward;
 mod home;
 mod lines;
 mod mbox;
@@ -192,6 +195,8 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
             keep_rights: !privilege::is_root() || !config.drop_privileges,
             hostname: config.hostname.clone(),
             timeout: config.local.timeout,
+            delimiter: config.local.delimiter.clone(),
+            forward_includes: config.local.forward_includes,
             syslog: config.log.to == config::LogTo::Syslog,
             level: config.log.level,
         },

@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use posta::mail::id::Id;
 use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 
-use posta::courier::report::{FromHand, Report};
+use posta::courier::report::FromHand;
 use posta::courier::request::{Owner, Request, Target};
 
+use crate::answer::refused;
 use crate::refusal::Refusal;
 
 /// Most requests read before others have their turn.
@@ -153,16 +154,4 @@ fn job(packet: &[u8], file: Option<File>) -> Result<Job, String> {
         packet: packet.to_vec(),
         file: file.ok_or("its file is missing")?,
     })
-}
-
-/// The report of a job that is refused as a whole.
-pub fn refused(job: u64, recipients: &[u32], refusal: &Refusal) -> Option<Vec<u8>> {
-    let outcomes = recipients.iter().map(|n| refusal.clone().outcome(*n)).collect();
-    match FromHand::Report(Report { job, outcomes, unreachable: false }).encode() {
-        Ok(report) => Some(report),
-        Err(error) => {
-            log::error!("report of job {job}: {error}");
-            None
-        }
-    }
 }

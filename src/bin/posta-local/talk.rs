@@ -26,6 +26,10 @@ pub struct Settings {
     pub hostname: String,
     /// For one delivery.
     pub timeout: Duration,
+    /// What parts a user's name from an extension.
+    pub delimiter: String,
+    /// A `.forward` may include lists.
+    pub forward_includes: bool,
     /// Log to the system's log, not to standard error.
     pub syslog: bool,
     /// What is worth logging.
@@ -94,6 +98,8 @@ impl ToChild {
                 w.put("begin", if settings.keep_rights { "keep" } else { "drop" });
                 w.put("hostname", &settings.hostname);
                 w.put_text("timeout", settings.timeout.as_millis());
+                w.put("delimiter", &settings.delimiter);
+                w.put_text("includes", settings.forward_includes);
                 w.put("log", if settings.syslog { "syslog" } else { "stderr" });
                 w.put_text("level", settings.level);
             }
@@ -113,12 +119,16 @@ impl ToChild {
         if let Some(number) = r.optional_text("yourself")? {
             return Ok(ToChild::Yourself(number.parse().map_err(|_| FieldError::Value("yourself"))?));
         }
-        let keep_rights = r.bytes("begin")? == b"keep";
-        let hostname = r.text("hostname")?.to_string();
-        let timeout = Duration::from_millis(r.value("timeout")?);
-        let syslog = r.bytes("log")? == b"syslog";
-        let level = r.value("level")?;
-        Ok(ToChild::Begin(Settings { keep_rights, hostname, timeout, syslog, level }))
+        // The fields are read in the order they were written.
+        Ok(ToChild::Begin(Settings {
+            keep_rights: r.bytes("begin")? == b"keep",
+            hostname: r.text("hostname")?.to_string(),
+            timeout: Duration::from_millis(r.value("timeout")?),
+            delimiter: r.text("delimiter")?.to_string(),
+            forward_includes: r.value("includes")?,
+            syslog: r.bytes("log")? == b"syslog",
+            level: r.value("level")?,
+        }))
     }
 }
 
@@ -211,6 +221,8 @@ mod tests {
             keep_rights: true,
             hostname: "h".into(),
             timeout: Duration::from_millis(7),
+            delimiter: "+-".into(),
+            forward_includes: true,
             syslog: true,
             level: LevelFilter::Info,
         };
