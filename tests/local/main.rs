@@ -3,6 +3,7 @@
 //! As root the tests work with accounts that every Debian has; otherwise with the caller's own.
 
 mod forward;
+mod hostile;
 mod station;
 
 use std::fs;

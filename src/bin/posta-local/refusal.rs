@@ -36,7 +36,9 @@ impl Refusal {
             | ErrorKind::NotFound
             | ErrorKind::NotADirectory
             | ErrorKind::IsADirectory
-            | ErrorKind::InvalidFilename => (4, 2, 1),
+            | ErrorKind::InvalidFilename
+            // A link, a fifo or a socket where a file should be.
+            | ErrorKind::InvalidData => (4, 2, 1),
             _ => (4, 3, 0),
         };
         Refusal::new(code, format!("{place}: {}", reason(error)))
