@@ -209,6 +209,7 @@ section! {
         mailbox: String = MailboxPath, "~/Maildir/", "Each user's mailbox: a Maildir if it ends in /, else an mbox.";
         aliases: PathBuf = Path, "/etc/aliases", "The table of aliases(5). A missing one is an empty one.";
         delimiter: String = Text, "+", "What parts a user's name from an extension; empty: nothing does.";
+        confine: bool = Flag, true, "Whether delivery processes keep to homes and mailboxes (Landlock).";
         forward_includes: bool = Flag, true, "Whether a user's .forward may name lists by :include:.";
         root_mailbox: String = MailboxPath, "/var/mail/root/",
             "Mail for uid 0 that no alias sends elsewhere, delivered as user mail.";

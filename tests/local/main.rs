@@ -2,6 +2,7 @@
 //!
 //! As root the tests work with accounts that every Debian has; otherwise with the caller's own.
 
+mod confined;
 mod forward;
 mod hostile;
 mod station;

@@ -33,11 +33,14 @@ impl Drop for Station {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log:\n{}", self.log());
+        }
     }
 }
 
 impl Station {
-    /// Starts one; `local` is what the configuration says under `[local]`.
+    /// Starts one; `local` is what the configuration says under `[local]`, with FOLDER for its folder.
     pub fn start(local: &str) -> Station {
         Station::start_with("", local)
     }
@@ -52,9 +55,17 @@ impl Station {
             format!("hostname = \"host.example\"\nrun = \"{run}\"\nqueue_user = \"mail\"\n{top}\n[local]\n{local}\n"),
         )
         .unwrap();
+        let text = fs::read_to_string(&config).unwrap().replace("FOLDER", &run.to_string());
+        fs::write(&config, text).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_posta-local"));
-        command.arg("-c").arg(&config).stdin(Stdio::null());
+        command.arg("-c").arg(&config).stdin(Stdio::null()).stderr(log);
         Station { folder, process: command.spawn().unwrap() }
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -35,6 +35,7 @@ mod process;
 mod refusal;
 mod rounds;
 mod runner;
+mod seat;
 mod syncer;
 mod syncs;
 mod talk;
@@ -45,11 +46,11 @@ use std::process::ExitCode;
 
 use posta::unix::pass::PacketListener;
 use posta::unix::signals::Signals;
-use posta::unix::{listeners, privilege, users};
+use posta::unix::{listeners, privilege, sandbox, users};
 
 use posta::courier::request::Owner;
 
-use posta::config::{self, Config};
+use posta::config::{self, Config, DomainFate, DomainRule};
 use posta::logbook;
 
 use getopts::{Matches, Options};
@@ -151,6 +152,9 @@ fn serve(
         log::warn!("{why}: all mailboxes are written with the rights of uid {}", users::current().1);
     }
     let open_files = privilege::raise_open_files().map_err(|error| format!("raising open files: {error}"))?;
+    if config.local.confine && !sandbox::can_confine() {
+        log::warn!("this kernel has no Landlock: delivery processes are not confined to mailboxes");
+    }
     let queue_user = queue_user(config, is_root)?;
     let settings = settings(config, open_files, &queue_user);
     let listener = match inherited.into_iter().find(|(name, _)| name == "local") {
@@ -192,6 +196,7 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
     peers.extend(queue_user.as_ref().map(|user| user.uid));
     Settings {
         child: talk::Settings {
+            confined: None,
             keep_rights: !privilege::is_root() || !config.drop_privileges,
             hostname: config.hostname.clone(),
             timeout: config.local.timeout,
@@ -200,10 +205,28 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
             syslog: config.log.to == config::LogTo::Syslog,
             level: config.log.level,
         },
+        folders: folders(config),
         max_children: config.local.max_children.min(most_children),
         credits: u32::try_from(credits).unwrap_or(u32::MAX),
         peers,
     }
+}
+
+/// The folders that mailboxes lie in, if children are to confine themselves and the kernel can do it.
+fn folders(config: &Config) -> Option<Vec<PathBuf>> {
+    if !config.local.confine || !sandbox::can_confine() {
+        return None;
+    }
+    let of_domain = |rule: &DomainRule| match &rule.fate {
+        DomainFate::Users { mailbox, .. } => mailbox.clone(),
+        _ => None,
+    };
+    let of_domains = config.domains.iter().filter_map(of_domain);
+    let all = of_domains.chain([config.local.mailbox.clone(), config.local.root_mailbox.clone()]);
+    let mut folders: Vec<PathBuf> = all.filter_map(|path| seat::folder_of(&path)).collect();
+    folders.sort();
+    folders.dedup();
+    Some(folders)
 }
 
 /// Binds `run/local`; as root, for posta-queue's group.

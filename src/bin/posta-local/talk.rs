@@ -3,6 +3,9 @@
 //! A packet carries several words, so that many deliveries cost few system calls. The files of the
 //! requests go along in their order; a `sync` carries the folder whose file system is meant.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use posta::mail::status::Status;
@@ -22,6 +25,8 @@ pub const ROOM: usize = MAX_PACKET - 1024;
 pub struct Settings {
     /// Keep the caller's rights.
     pub keep_rights: bool,
+    /// Confine yourself to these folders and your home; `None`: don't.
+    pub confined: Option<Vec<PathBuf>>,
     /// This host's name, for the names of files.
     pub hostname: String,
     /// For one delivery.
@@ -96,6 +101,10 @@ impl ToChild {
         match self {
             ToChild::Begin(settings) => {
                 w.put("begin", if settings.keep_rights { "keep" } else { "drop" });
+                if let Some(folders) = &settings.confined {
+                    w.put("confined", "");
+                    folders.iter().for_each(|folder| w.put("folder", folder.as_os_str().as_bytes()));
+                }
                 w.put("hostname", &settings.hostname);
                 w.put_text("timeout", settings.timeout.as_millis());
                 w.put("delimiter", &settings.delimiter);
@@ -122,6 +131,7 @@ impl ToChild {
         // The fields are read in the order they were written.
         Ok(ToChild::Begin(Settings {
             keep_rights: r.bytes("begin")? == b"keep",
+            confined: folders(r)?,
             hostname: r.text("hostname")?.to_string(),
             timeout: Duration::from_millis(r.value("timeout")?),
             delimiter: r.text("delimiter")?.to_string(),
@@ -177,6 +187,18 @@ impl FromChild {
     }
 }
 
+/// The folders that a child confines itself to, if it does.
+fn folders(r: &mut Reader<'_>) -> Result<Option<Vec<PathBuf>>, FieldError> {
+    if r.optional("confined")?.is_none() {
+        return Ok(None);
+    }
+    let mut folders = Vec::new();
+    while let Some(folder) = r.optional("folder")? {
+        folders.push(PathBuf::from(OsStr::from_bytes(folder)));
+    }
+    Ok(Some(folders))
+}
+
 /// A packet to a child.
 pub fn to_child(words: &[ToChild]) -> Result<Vec<u8>, FieldError> {
     let mut w = Writer::default();
@@ -219,6 +241,7 @@ mod tests {
     fn words_read_back() {
         let settings = Settings {
             keep_rights: true,
+            confined: Some(vec!["/srv/mail".into(), "/home".into()]),
             hostname: "h".into(),
             timeout: Duration::from_millis(7),
             delimiter: "+-".into(),
@@ -227,6 +250,7 @@ mod tests {
             level: LevelFilter::Info,
         };
         let words = [
+            ToChild::Begin(Settings { confined: None, ..settings.clone() }),
             ToChild::Begin(settings),
             ToChild::Request(b"job 1:7\n".to_vec()),
             ToChild::Synced(1),
