@@ -3,6 +3,7 @@
 //! As root the tests work with accounts that every Debian has; otherwise with the caller's own.
 
 mod confined;
+mod folders;
 mod forward;
 mod hostile;
 mod station;

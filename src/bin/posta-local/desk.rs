@@ -22,7 +22,7 @@ use posta::maildir::name::Name;
 
 use crate::answer::answer;
 use crate::batches::{Batches, End, Question};
-use crate::extension::divide;
+use crate::extension::{divide, is_harmless};
 use crate::forward::{Forwards, Rules, Whose};
 use crate::home::{Identity, Mailboxes};
 use crate::mbox::{Attempt, Mbox};
@@ -101,9 +101,9 @@ impl Desk {
         };
         Desk {
             identity,
-            settings,
             forwards: Forwards::new(rules),
-            mailboxes: Mailboxes::default(),
+            mailboxes: Mailboxes::new(settings.limit),
+            settings,
             outcomes: HashMap::new(),
             batches: Batches::default(),
             commands: Vec::new(),
@@ -223,13 +223,24 @@ impl Desk {
         path: &str,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let maildir = self.mailboxes.maildir(home, path, now)?;
+        let maildir = self.mailboxes.maildir(home, path, self.folder_of(ticket), now)?;
         let job = &ticket.job;
         let name = Name::new(job.arrived, job.id, ticket.recipient().n, &self.settings.hostname);
         let mut copy = ticket.copy(&**message);
         let written = deliver::write(&Disk, &maildir, &name, &mut copy, &mut self.piece)?;
         self.batches.add(ticket.clone(), written);
         Ok(())
+    }
+
+    /// The folder that a recipient's extension names.
+    fn folder_of<'t>(&self, ticket: &'t Ticket) -> Option<&'t str> {
+        let (_, extension) = self.settings.folders.then(|| self.divided(ticket.recipient()))?;
+        extension.filter(|extension| is_harmless(extension))
+    }
+
+    /// The parts of a recipient's local part.
+    fn divided<'t>(&self, recipient: &'t Rcpt) -> (&'t str, Option<&'t str>) {
+        divide(&recipient.address, self.identity.user.as_deref(), &self.settings.delimiter)
     }
 
     /// A shared sync has covered what was asked for under `number`.
@@ -297,7 +308,7 @@ impl Desk {
             original: recipient.original.to_string(),
             local: recipient.address.local(),
             domain: recipient.address.domain(),
-            extension: divide(&recipient.address, self.identity.user.as_deref(), &self.settings.delimiter).1,
+            extension: self.divided(recipient).1,
         };
         let copy = waiting.ticket.copy(Rc::clone(&waiting.message));
         Running::start(&waiting.target, &told, copy, self.settings.timeout)
@@ -343,7 +354,11 @@ impl Desk {
         }
     }
 
-    fn refuse(&mut self, ticket: &Ticket, refusal: Refusal) {
+    fn refuse(&mut self, ticket: &Ticket, mut refusal: Refusal) {
+        // RFC 3463 3.3, X.2.2: mailbox full.
+        if self.settings.full_is_final && refusal.status == Status::new(4, 2, 2) {
+            refusal.status = Status::new(5, 2, 2);
+        }
         self.note(ticket, refusal.outcome(ticket.recipient().n));
     }
 

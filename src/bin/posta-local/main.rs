@@ -52,6 +52,7 @@ use posta::courier::request::Owner;
 
 use posta::config::{self, Config, DomainFate, DomainRule};
 use posta::logbook;
+use posta::maildir::quota::Limit;
 
 use getopts::{Matches, Options};
 
@@ -202,6 +203,12 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
             timeout: config.local.timeout,
             delimiter: config.local.delimiter.clone(),
             forward_includes: config.local.forward_includes,
+            folders: config.local.folders,
+            limit: Limit {
+                bytes: config.local.quota.unwrap_or_default(),
+                messages: config.local.quota_messages,
+            },
+            full_is_final: config.local.over_quota,
             syslog: config.log.to == config::LogTo::Syslog,
             level: config.log.level,
         },

@@ -11,6 +11,7 @@ use std::time::Duration;
 use posta::mail::status::Status;
 
 use posta::courier::fields::{FieldError, Reader, Writer};
+use posta::maildir::quota::Limit;
 use posta::unix::pass::MAX_PACKET;
 
 use log::LevelFilter;
@@ -35,6 +36,12 @@ pub struct Settings {
     pub delimiter: String,
     /// A `.forward` may include lists.
     pub forward_includes: bool,
+    /// An extension names a folder of the Maildir.
+    pub folders: bool,
+    /// Of each Maildir.
+    pub limit: Limit,
+    /// Mail for a full mailbox is given back.
+    pub full_is_final: bool,
     /// Log to the system's log, not to standard error.
     pub syslog: bool,
     /// What is worth logging.
@@ -109,6 +116,10 @@ impl ToChild {
                 w.put_text("timeout", settings.timeout.as_millis());
                 w.put("delimiter", &settings.delimiter);
                 w.put_text("includes", settings.forward_includes);
+                w.put_text("folders", settings.folders);
+                w.put_text("bytes", settings.limit.bytes);
+                w.put_text("messages", settings.limit.messages);
+                w.put_text("final", settings.full_is_final);
                 w.put("log", if settings.syslog { "syslog" } else { "stderr" });
                 w.put_text("level", settings.level);
             }
@@ -136,6 +147,9 @@ impl ToChild {
             timeout: Duration::from_millis(r.value("timeout")?),
             delimiter: r.text("delimiter")?.to_string(),
             forward_includes: r.value("includes")?,
+            folders: r.value("folders")?,
+            limit: Limit { bytes: r.value("bytes")?, messages: r.value("messages")? },
+            full_is_final: r.value("final")?,
             syslog: r.bytes("log")? == b"syslog",
             level: r.value("level")?,
         }))
@@ -246,6 +260,9 @@ mod tests {
             timeout: Duration::from_millis(7),
             delimiter: "+-".into(),
             forward_includes: true,
+            folders: true,
+            limit: Limit { bytes: 5, messages: 6 },
+            full_is_final: true,
             syslog: true,
             level: LevelFilter::Info,
         };

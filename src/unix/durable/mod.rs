@@ -54,6 +54,11 @@ impl Folder {
         Ok(Folder { fd, path: self.path.join(name), readable: true })
     }
 
+    /// Another descriptor of the same folder.
+    pub fn try_clone(&self) -> io::Result<Folder> {
+        Ok(Folder { fd: self.fd.try_clone()?, path: self.path.clone(), readable: self.readable })
+    }
+
     /// Makes a folder inside this one; `AlreadyExists` if the name is taken.
     pub fn make_inner(&self, name: &str, mode: u32) -> io::Result<()> {
         Ok(nix::sys::stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(mode))?)
