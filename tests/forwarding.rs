@@ -38,7 +38,8 @@ fn house(forwards: &[(&str, &str)]) -> House {
     }
     fs::write(root.join("users"), table).unwrap();
     if own == 0 {
-        house.runs_as = Some((uid, gid));
+        let setpriv = format!("setpriv --reuid={uid} --regid={gid} --clear-groups");
+        house.wrapper = setpriv.split(' ').map(str::to_string).collect();
         let chown = Command::new("chown").arg("-R").arg(format!("{uid}:{gid}")).arg(&root).status();
         assert!(chown.unwrap().success());
     }
