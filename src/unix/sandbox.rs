@@ -46,6 +46,8 @@ pub fn confine(folders: &[impl AsRef<Path>]) -> io::Result<()> {
     let ruleset = ruleset.scope(Scope::from_all(KNOWN)).map_err(failed)?;
     let mut ruleset = ruleset.create().map_err(failed)?;
     for folder in folders {
+        // What is mounted when it is first used must be mounted now: the rule is for what is there.
+        drop(std::fs::File::open(folder));
         // Nothing can be opened below what can't be found.
         let Ok(folder) = PathFd::new(folder) else { continue };
         ruleset = ruleset.add_rule(PathBeneath::new(folder, files_and_folders())).map_err(failed)?;

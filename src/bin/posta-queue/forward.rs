@@ -52,8 +52,15 @@ impl Message {
                 self.add(Target::new(recipient, leaf));
             }
         }
+        // Another address of the same home may have sent it there already.
+        let fresh = |address: &Mailbox| {
+            let same_home = |other: &Leaf| (&other.target, &other.place) == (&leaf.target, &leaf.place);
+            let pending =
+                self.onward.iter().filter(|onward| same_home(&self.targets[onward.n as usize].leaf));
+            !pending.flat_map(|onward| &onward.to).any(|to| to.address == *address)
+        };
         let to = |address| Recipient { address, ..named.clone() };
-        let to: Vec<Recipient> = forward.addresses.into_iter().map(to).collect();
+        let to: Vec<Recipient> = forward.addresses.into_iter().filter(fresh).map(to).collect();
         if to.is_empty() {
             return Some(heard);
         }
@@ -189,6 +196,17 @@ mod tests {
         assert_eq!(message.targets.len(), 3);
         message.hear(0, heard(), 5);
         assert!(!message.take_stock_of_onward());
+    }
+
+    #[test]
+    fn two_addresses_of_one_home_send_one_copy_on() {
+        let mut message = sample("s@x", &[("alice@local", ""), ("alice+x@local", "")]);
+        home(&mut message);
+        message.targets[1].leaf.target = message.targets[0].leaf.target.clone();
+        assert_eq!(message.redirect(0, forward(&["b@two"], &[]), heard()), None);
+        assert_eq!(message.redirect(1, forward(&["b@two"], &[]), heard()), Some(heard()));
+        assert_eq!(message.redirect(1, forward(&["c@two"], &[]), heard()), None);
+        assert_eq!(message.onward.len(), 2);
     }
 
     #[test]
