@@ -13,8 +13,8 @@ use std::process::Command;
 
 use posta::unix::users;
 
-use station::House;
 use station::sink::Sink;
+use station::{House, wait_for};
 
 const MESSAGE: &str = "From: a@x.example\nSubject: hello\n\nOne line.\n";
 
@@ -103,6 +103,13 @@ fn a_part_that_fails_is_tried_again_and_the_others_are_not_repeated() {
     let id = house.send("a@x.example", &["alice@example.net"], MESSAGE);
     sink.wait_for(1);
     house.wait_for_log(&[&id, "dsn=4.3.0", "status=deferred (temporary failure"]);
+    // Not even if the runner dies, once it has noted what it did.
+    wait_for("the journal", || {
+        let journals = house.spooled("journal");
+        let noted = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("forwarded as"));
+        journals.iter().any(noted).then_some(())
+    });
+    house.kill("posta-queue");
     fs::write(home(&house, "alice").join("ready"), "").unwrap();
     house.wait_for_empty_queue();
     let seen = fs::read_to_string(home(&house, "alice").join("seen")).unwrap();

@@ -89,9 +89,11 @@ impl Forwards {
     }
 
     fn members(&mut self, whose: Whose<'_>, now: Instant) -> Found {
-        let (_, extension) = divide(whose.address, whose.user, &self.rules.delimiter);
-        let extension = extension.filter(|extension| is_harmless(extension)).map(str::to_lowercase);
-        let key = (whose.home.to_path_buf(), extension);
+        let (name, extension) = divide(whose.address, whose.user, &self.rules.delimiter);
+        let extension = extension.filter(|extension| is_harmless(extension));
+        // With the delimiter that parts it.
+        let suffix = extension.map(|_| whose.address.local()[name.len()..].to_lowercase());
+        let key = (whose.home.to_path_buf(), suffix);
         self.known.retain(|_, (_, since)| now.duration_since(*since) < FRESH);
         if let Some((found, _)) = self.known.get(&key) {
             return Rc::clone(found);
@@ -151,8 +153,8 @@ impl Forwards {
 
 impl Rules {
     /// The members of `.forward+extension`, where there is such a file, else of `.forward`; none, if
-    /// there is neither.
-    fn read(&self, home: &Path, extension: Option<&str>) -> Result<Vec<Member>, Refusal> {
+    /// there is neither. `suffix`: the extension with its delimiter.
+    fn read(&self, home: &Path, suffix: Option<&str>) -> Result<Vec<Member>, Refusal> {
         if !home.is_absolute() {
             return Ok(Vec::new());
         }
@@ -161,8 +163,7 @@ impl Rules {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(unreadable(home, &error)),
         };
-        let delimiter = self.delimiter.chars().next().unwrap_or('+');
-        let special = extension.map(|extension| format!(".forward{delimiter}{extension}"));
+        let special = suffix.map(|suffix| format!(".forward{suffix}"));
         for name in special.iter().map(String::as_str).chain([".forward"]) {
             let path = home.join(name);
             match folder.read(name) {

@@ -344,6 +344,21 @@ mod tests {
     }
 
     #[test]
+    fn every_exit_status_has_one() {
+        let status = |code: i32| match judge(ExitStatus::from_raw(code << 8), "") {
+            Ok(_) => "done".to_string(),
+            Err(refusal) => refusal.status.to_string(),
+        };
+        assert_eq!(status(0), "done");
+        let later: Vec<i32> = (1..256).filter(|code| status(*code).starts_with("4.")).collect();
+        assert_eq!(later, [71, 74, 75, 78, 111, 126, 127]);
+        assert_eq!(
+            (64..79).map(status).collect::<Vec<_>>().join(" "),
+            "5.3.0 5.6.0 5.3.0 5.1.1 5.1.2 5.3.0 5.3.0 4.3.0 5.3.0 5.2.0 4.3.0 4.3.0 5.5.0 5.7.0 4.3.5"
+        );
+    }
+
+    #[test]
     fn past_its_time_all_of_it_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let pid = folder.path().join("pid");

@@ -129,7 +129,11 @@ impl Message {
         let mut pending = Vec::new();
         for record in records {
             match record {
-                Record::Target { recipient, leaf, .. } => pending.push(Target::new(*recipient, leaf.clone())),
+                Record::Target { n, recipient, leaf } => {
+                    // What was torn off before its end mark has come again.
+                    pending.truncate((*n as usize).saturating_sub(self.targets.len()));
+                    pending.push(Target::new(*recipient, leaf.clone()));
+                }
                 Record::Expanded => self.targets.append(&mut pending),
                 Record::Done { n, relay, text, passed_on, .. } => {
                     let news = News {
@@ -331,6 +335,24 @@ pub mod tests {
         let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
         recalled.recall(&records);
         assert_eq!(recalled.unexpanded(), [0, 1]);
+    }
+
+    #[test]
+    fn a_later_expansion_that_was_torn_off_is_forgotten_when_it_comes_again() {
+        let mut message = sample("s@x", &[("a@local", "")]);
+        let mut records = message.take_unsaved();
+        let came = |message: &mut Message| {
+            let target = message.targets[0].clone();
+            message.add(Target::new(0, target.leaf.clone()));
+            message.add(Target::new(0, target.leaf));
+        };
+        came(&mut message);
+        let again = message.take_unsaved();
+        records.extend_from_slice(&again[..1]);
+        records.extend_from_slice(&again);
+        let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
+        recalled.recall(&records);
+        assert_eq!(recalled.targets.len(), 3);
     }
 
     #[test]
