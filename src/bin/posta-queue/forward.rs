@@ -8,7 +8,7 @@
 use std::os::unix::fs::FileExt;
 
 use posta::mail::address::Mailbox;
-use posta::mail::envelope::{Envelope, Recipient};
+use posta::mail::envelope::{Envelope, Origin, Recipient};
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 use posta::mail::trace;
@@ -142,6 +142,7 @@ pub fn send_on(office: &Bouncer, entry: &Entry, onward: &Onward, now: u64) -> Re
     }
     let envelope = Envelope {
         recipients: onward.to.clone(),
+        origin: Origin::Posta,
         arrived: now,
         utf8: entry.envelope.utf8 || onward.to.iter().any(|to| to.address.needs_utf8()),
         trace: trace::made_here(&office.hostname, own_id, &date(now)).into_bytes(),
