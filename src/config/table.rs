@@ -221,6 +221,13 @@ section! {
         mailbox: String = MailboxPath, "~/Maildir/", "Each user's mailbox: a Maildir if it ends in /, else an mbox.";
         aliases: PathBuf = Path, "/etc/aliases", "The table of aliases(5). A missing one is an empty one.";
         delimiter: String = Text, "+", "What parts a user's name from an extension; empty: nothing does.";
+        folders: bool = Flag, false, "Mail for name+books goes into the folder .books of the Maildir, if it is there.";
+        quota: Option<u64> = Maybe(Size), "", "Most bytes in one Maildir, all its folders together. Empty: no limit.";
+        quota_messages: u64 = Number { least: 0, most: 1_000_000_000 }, 0, "Most messages in one Maildir. 0: no limit.";
+        over_quota: bool = Choice(&[("later", false), ("never", true)]), "later",
+            "What becomes of mail for a full mailbox: it waits, or it is given back.";
+        confine: bool = Flag, true, "Whether delivery processes keep to homes and mailboxes (Landlock).";
+        forward_includes: bool = Flag, true, "Whether a user's .forward may name lists by :include:.";
         root_mailbox: String = MailboxPath, "/var/mail/root/",
             "Mail for uid 0 that no alias sends elsewhere, delivered as user mail.";
         max_children: usize = Number { least: 1, most: 10_000 }, 100, "Child processes of posta-local at once.";

@@ -11,6 +11,7 @@
 
 pub mod drop;
 pub mod fields;
+pub mod forward;
 pub mod order;
 pub mod report;
 pub mod request;

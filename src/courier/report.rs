@@ -3,6 +3,7 @@
 use crate::mail::status::{Fate, Status};
 
 use super::fields::{FieldError, Reader, Writer};
+use super::forward::Forward;
 
 /// Most bytes of a remote's words that an answer carries.
 pub const MAX_TEXT: usize = 512;
@@ -42,6 +43,9 @@ pub struct Outcome {
     pub said: bool,
     /// DSN parameters went along: the next hop answers for the sender's wishes (RFC 3461 5.2.1).
     pub passed_on: bool,
+    /// It is not delivered but to be forwarded, by the owner's wish: the queue does that, and only
+    /// then the recipient is done.
+    pub forward: Option<Forward>,
 }
 
 impl Outcome {
@@ -94,6 +98,9 @@ impl Outcome {
             "flags",
             format_args!("{}{}", if self.said { "s" } else { "" }, if self.passed_on { "p" } else { "" }),
         );
+        if let Some(forward) = &self.forward {
+            forward.encode(w);
+        }
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Outcome, FieldError> {
@@ -102,7 +109,8 @@ impl Outcome {
         let text = r.text("text")?.to_string();
         let relay = r.text("relay")?.to_string();
         let flags = r.text("flags")?;
-        Ok(Outcome { n, status, text, relay, said: flags.contains('s'), passed_on: flags.contains('p') })
+        let (said, passed_on) = (flags.contains('s'), flags.contains('p'));
+        Ok(Outcome { n, status, text, relay, said, passed_on, forward: Forward::decode(r)? })
     }
 }
 
@@ -124,6 +132,7 @@ mod tests {
             relay: "mx[192.0.2.1]:25".into(),
             said: true,
             passed_on: false,
+            forward: None,
         }
     }
 
@@ -134,6 +143,22 @@ mod tests {
         for answer in [FromHand::Credits(200), FromHand::Report(report)] {
             assert_eq!(FromHand::decode(&answer.encode().unwrap()), Ok(answer));
         }
+    }
+
+    #[test]
+    fn what_a_forward_says_reads_back() {
+        use crate::mail::address::Mailbox;
+
+        use super::super::request::Place;
+
+        let forward = Forward {
+            addresses: vec![Mailbox::parse("\"a b\"@example.net", false).unwrap()],
+            places: vec![Place::Command("cat -n, x".into()), Place::Maildir("~/Maildir/".into())],
+        };
+        let outcomes = [Some(forward), Some(Forward::default()), None];
+        let outcomes = (0..).zip(outcomes).map(|(n, forward)| Outcome { forward, ..outcome(n, "x") });
+        let report = FromHand::Report(Report { job: 9, outcomes: outcomes.collect(), unreachable: false });
+        assert_eq!(FromHand::decode(&report.encode().unwrap()), Ok(report));
     }
 
     #[test]

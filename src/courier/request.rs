@@ -242,7 +242,7 @@ impl Leaf {
 }
 
 impl Place {
-    fn encode(&self, w: &mut Writer) {
+    pub(super) fn encode(&self, w: &mut Writer) {
         match self {
             Place::Maildir(path) => w.put("maildir", path),
             Place::Mbox(path) => w.put("mbox", path),
@@ -262,7 +262,7 @@ impl Place {
         Place::decode_plain(r)
     }
 
-    fn decode_plain(r: &mut Reader<'_>) -> Result<Option<Place>, FieldError> {
+    pub(super) fn decode_plain(r: &mut Reader<'_>) -> Result<Option<Place>, FieldError> {
         if let Some(path) = r.optional_text("maildir")? {
             return Ok(Some(Place::Maildir(path.to_string())));
         }

@@ -144,7 +144,7 @@ pub enum Origin {
         /// The user's name, as far as it was known.
         name: String,
     },
-    /// posta itself: a delivery status notification.
+    /// posta itself: a delivery status notification, or a copy that a user's `.forward` sends on.
     Posta,
 }
 

@@ -17,6 +17,7 @@ use crate::unix::durable::{Durable, Folder};
 use super::copy::{Copy, Message};
 use super::name::Name;
 use super::place::{Reached, inner_or_made};
+use super::quota::Quota;
 
 /// A file in `tmp/` that is older than this belongs to nobody.
 const ABANDONED: Duration = Duration::from_secs(36 * 3600);
@@ -41,6 +42,7 @@ pub struct Maildir {
     device: u64,
     /// Folders around it that were made for it, and not synced by themselves.
     changed: RefCell<Vec<Folder>>,
+    quota: Option<Quota>,
 }
 
 impl Maildir {
@@ -56,7 +58,12 @@ impl Maildir {
         if tmp_is_new || new_is_new || cur_is_new {
             changed.push(folder);
         }
-        Ok(Maildir { tmp, new, device, changed: RefCell::new(changed) })
+        Ok(Maildir { tmp, new, device, changed: RefCell::new(changed), quota: None })
+    }
+
+    /// The same with a limit to what may be put into it.
+    pub fn limited(self, quota: Option<Quota>) -> Maildir {
+        Maildir { quota, ..self }
     }
 
     /// `new/`: any of its descriptors stands for the file system.
@@ -90,6 +97,7 @@ pub struct Written {
     file: File,
     tmp_name: String,
     new_name: String,
+    size: u64,
 }
 
 /// Writes a copy into `tmp/`. `piece` is a buffer to be used again. A file of that name, left by an
@@ -103,19 +111,29 @@ pub fn write<M: Deref<Target = Message>>(
 ) -> Result<Written, DeliverError> {
     let tmp = &maildir.tmp;
     let file = create(disk, tmp, name.in_tmp()).map_err(failed(tmp, name.in_tmp()))?;
-    match fill(disk, &file, copy, piece) {
+    let filled = fill(disk, &file, copy, piece).map_err(failed(tmp, name.in_tmp()));
+    match filled.and_then(|size| charge(disk, maildir, size)) {
         Ok(size) => Ok(Written {
             maildir: Rc::clone(maildir),
             file,
             tmp_name: name.in_tmp().to_string(),
             new_name: name.in_new(size),
+            size,
         }),
         Err(error) => {
-            // The error that matters is the write's; a file that stays is swept later.
+            // The error that matters is that one; a file that stays is swept later.
             let _ = disk.unlink(tmp, name.in_tmp());
-            Err(failed(tmp, name.in_tmp())(error))
+            Err(error)
         }
     }
+}
+
+/// Enters the copy in the Maildir's books, if there is a limit. Gives `size` again.
+fn charge(disk: &dyn Durable, maildir: &Maildir, size: u64) -> Result<u64, DeliverError> {
+    if let Some(quota) = &maildir.quota {
+        quota.charge(disk, size, SystemTime::now()).map_err(failed(quota.top(), ""))?;
+    }
+    Ok(size)
 }
 
 fn create(disk: &dyn Durable, tmp: &Folder, name: &str) -> io::Result<File> {
@@ -169,8 +187,9 @@ impl Written {
 
     /// Removes it.
     pub fn give_up(self, disk: &dyn Durable) {
-        // A file that stays is swept later.
+        // A file that stays is swept later; books that are wrong are made anew.
         let _ = disk.unlink(&self.maildir.tmp, &self.tmp_name);
+        let _ = self.maildir.quota.as_ref().map(|quota| quota.give_back(disk, self.size));
     }
 }
 

@@ -31,9 +31,9 @@ pub(super) struct Alias {
     pub(super) members: Vec<Member>,
 }
 
-/// One thing that an alias leads to.
+/// One thing that an alias leads to, or a user's `.forward`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Member {
+pub enum Member {
     /// An address, or a local name.
     Address(String),
     /// `\name`: the account itself, whatever aliases say.
@@ -134,8 +134,9 @@ pub(super) fn read_list(path: &Path) -> Result<Vec<Member>, String> {
     included(&String::from_utf8_lossy(&bytes))
 }
 
-/// Reads a list: members parted by commas or newlines, with comments.
-fn included(text: &str) -> Result<Vec<Member>, String> {
+/// Reads a list, as that of an `:include:` or a user's `.forward`: members parted by commas or newlines,
+/// with comments. An error says in which line, and why.
+pub fn included(text: &str) -> Result<Vec<Member>, String> {
     let mut all = Vec::new();
     for (n, line) in text.lines().enumerate() {
         if !line.trim_start().starts_with('#') {

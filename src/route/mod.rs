@@ -29,6 +29,8 @@ mod table;
 mod transport;
 pub mod users;
 
+pub use alias::{Member, included};
+
 use accounts::Accounts;
 use alias::Aliases;
 use domains::Domains;

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `Q time inode crc` | the queue file that this journal belongs to; the first line |
 //! | `T time n recipient leaf` | final destination *n*, of the envelope's recipient of that number |
-//! | `E time` | these were all: they are not made anew at a retry |
+//! | `E time` | these were all: they are not made anew at a retry. More may come later (a `.forward`, a look-up that failed), with an `E` of their own |
 //! | `D time n how relay text` | *n* is delivered; how: `p` if its DSN wishes were passed on, else `-` |
 //! | `L time n status how relay text` | not now; how: `s` if the text is the relay's own reply, else `-` |
 //! | `N time n status how relay text` | never |

@@ -25,7 +25,7 @@ pub struct Rights {
 }
 
 /// Makes a command that hands `sockets` over as LISTEN_FDS (sd_listen_fds(3), without LISTEN_PID),
-/// takes `rights` before it runs the program, blocks no signal (what `Signals::take_over` blocks here
+/// has no other descriptor of ours but the first three, takes `rights` before it runs the program, blocks no signal (what `Signals::take_over` blocks here
 /// would stay blocked there), and is sent SIGTERM when its parent dies.
 ///
 /// Only for a parent that starts children from a thread that lives as long as itself: the kernel
@@ -50,6 +50,7 @@ pub fn command(
     unsafe {
         command.pre_exec(move || {
             place(&fds)?;
+            keep_from(above);
             SigSet::empty().thread_set_mask()?;
             if let Some(rights) = &rights {
                 take(rights)?;
@@ -82,6 +83,13 @@ fn place(fds: &[OwnedFd]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whatever is open from this descriptor on is closed when the program runs, also what our own caller
+/// left open. Older kernels than Linux 5.11 can't; our own descriptors are closed there too.
+fn keep_from(first: RawFd) {
+    // SAFETY: plain numbers; nothing is closed yet, so nobody loses what he uses.
+    unsafe { libc::close_range(first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
 }
 
 fn take(rights: &Rights) -> io::Result<()> {

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod sink;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub struct House {
     /// Where it listens: port 2525.
     pub address: IpAddr,
     keeper: Option<Child>,
+    /// Words of a command that programs are started by, as another user or in another place.
+    pub wrapper: Vec<String>,
 }
 
 impl House {
@@ -60,7 +63,7 @@ impl House {
     pub fn set_up(more: &str) -> House {
         let folder = tempfile::tempdir().unwrap();
         let address = own_address();
-        let house = House { folder, address, keeper: None };
+        let house = House { folder, address, keeper: None, wrapper: Vec::new() };
         let root = house.folder.path().display().to_string();
         let settings = format!(
             r#"hostname = "mail.example.org"
@@ -119,8 +122,10 @@ max_sessions_per_client = 500
 
     /// One of our programs, with this house's configuration.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program_path(program));
-        command.arg("-c").arg(self.config()).args(arguments);
+        let path = program_path(program);
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([path.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("-c").arg(self.config()).args(arguments);
         command
     }
 

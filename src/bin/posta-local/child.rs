@@ -59,6 +59,11 @@ fn serve(owner: &Owner, parent: Packets) -> io::Result<()> {
             return Voice::new(&parent).say(&[word]);
         }
     };
+    if let Some(folders) = &settings.confined
+        && let Err(error) = home::confine(&identity, folders)
+    {
+        log::warn!("{} is not confined to its mailboxes: {error}", describe(owner));
+    }
     let mut voice = Voice::new(&parent);
     voice.say(&[FromChild::Ready { uid: identity.uid }])?;
     parent.set_nonblocking(true)?;

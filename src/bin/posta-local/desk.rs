@@ -13,14 +13,17 @@ use posta::mail::status::Status;
 use posta::unix::durable::{Disk, Folder};
 use posta::unix::wait::Watch;
 
-use posta::courier::report::{FromHand, Outcome, Report};
+use posta::courier::report::Outcome;
 use posta::courier::request::{Owner, Place, Rcpt, Request, Target};
 
 use posta::maildir::copy::{self, Copy, Message};
 use posta::maildir::deliver;
 use posta::maildir::name::Name;
 
+use crate::answer::answer;
 use crate::batches::{Batches, End, Question};
+use crate::extension::{divide, is_harmless};
+use crate::forward::{Forwards, Rules, Whose};
 use crate::home::{Identity, Mailboxes};
 use crate::mbox::{Attempt, Mbox};
 use crate::pipe::{Running, Told};
@@ -67,6 +70,7 @@ pub struct Desk {
     identity: Identity,
     settings: Settings,
     mailboxes: Mailboxes,
+    forwards: Forwards,
     outcomes: HashMap<u64, Vec<Outcome>>,
     batches: Batches<Ticket>,
     commands: Vec<(Ticket, Running)>,
@@ -89,10 +93,17 @@ pub struct Said {
 impl Desk {
     /// An empty desk.
     pub fn new(identity: Identity, settings: Settings) -> Desk {
+        let rules = Rules {
+            uid: identity.uid,
+            hostname: settings.hostname.clone(),
+            delimiter: settings.delimiter.clone(),
+            includes: settings.forward_includes,
+        };
         Desk {
             identity,
+            forwards: Forwards::new(rules),
+            mailboxes: Mailboxes::new(settings.limit),
             settings,
-            mailboxes: Mailboxes::default(),
             outcomes: HashMap::new(),
             batches: Batches::default(),
             commands: Vec::new(),
@@ -146,7 +157,16 @@ impl Desk {
             return Err(Refusal::new((5, 4, 6), text));
         }
         let place = match &recipient.place {
-            Some(Place::Home(within)) => within,
+            Some(Place::Home(mailbox)) => {
+                let wanted = self.wanted(recipient, home, mailbox, now)?;
+                match wanted {
+                    Some(outcome) => {
+                        self.note(ticket, outcome);
+                        return Ok(());
+                    }
+                    None => mailbox,
+                }
+            }
             Some(place) => place,
             None => return Err(Refusal::new((4, 3, 5), "no mailbox is named")),
         };
@@ -171,6 +191,30 @@ impl Desk {
         Ok(())
     }
 
+    /// The outcome, if the owner's `.forward` wants something else than his mailbox.
+    fn wanted(
+        &mut self,
+        recipient: &Rcpt,
+        home: &Path,
+        mailbox: &Place,
+        now: Instant,
+    ) -> Result<Option<Outcome>, Refusal> {
+        let user = self.identity.user.as_deref();
+        let whose = Whose { user, home, address: &recipient.address, mailbox };
+        let Some(forward) = self.forwards.wanted(whose, now)? else { return Ok(None) };
+        if self.identity.is_root {
+            let text = "a .forward is refused while drop_privileges is off and we run as root";
+            return Err(Refusal::new((4, 3, 5), text));
+        }
+        let nothing = forward.addresses.is_empty() && forward.places.is_empty();
+        let text = if nothing { "thrown away, as .forward says" } else { "forwarded, as .forward says" };
+        let said = outcome(recipient.n, Status::new(2, 0, 0), text);
+        Ok(Some(match nothing {
+            true => said,
+            false => Outcome { passed_on: true, forward: Some(forward), ..said },
+        }))
+    }
+
     fn write(
         &mut self,
         ticket: &Ticket,
@@ -179,13 +223,24 @@ impl Desk {
         path: &str,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let maildir = self.mailboxes.maildir(home, path, now)?;
+        let maildir = self.mailboxes.maildir(home, path, self.folder_of(ticket), now)?;
         let job = &ticket.job;
         let name = Name::new(job.arrived, job.id, ticket.recipient().n, &self.settings.hostname);
         let mut copy = ticket.copy(&**message);
         let written = deliver::write(&Disk, &maildir, &name, &mut copy, &mut self.piece)?;
         self.batches.add(ticket.clone(), written);
         Ok(())
+    }
+
+    /// The folder that a recipient's extension names.
+    fn folder_of<'t>(&self, ticket: &'t Ticket) -> Option<&'t str> {
+        let (_, extension) = self.settings.folders.then(|| self.divided(ticket.recipient()))?;
+        extension.filter(|extension| is_harmless(extension))
+    }
+
+    /// The parts of a recipient's local part.
+    fn divided<'t>(&self, recipient: &'t Rcpt) -> (&'t str, Option<&'t str>) {
+        divide(&recipient.address, self.identity.user.as_deref(), &self.settings.delimiter)
     }
 
     /// A shared sync has covered what was asked for under `number`.
@@ -251,6 +306,9 @@ impl Desk {
             sender: waiting.ticket.job.sender.to_string(),
             recipient: recipient.address.to_string(),
             original: recipient.original.to_string(),
+            local: recipient.address.local(),
+            domain: recipient.address.domain(),
+            extension: self.divided(recipient).1,
         };
         let copy = waiting.ticket.copy(Rc::clone(&waiting.message));
         Running::start(&waiting.target, &told, copy, self.settings.timeout)
@@ -296,7 +354,11 @@ impl Desk {
         }
     }
 
-    fn refuse(&mut self, ticket: &Ticket, refusal: Refusal) {
+    fn refuse(&mut self, ticket: &Ticket, mut refusal: Refusal) {
+        // RFC 3463 3.3, X.2.2: mailbox full.
+        if self.settings.full_is_final && refusal.status == Status::new(4, 2, 2) {
+            refusal.status = Status::new(5, 2, 2);
+        }
         self.note(ticket, refusal.outcome(ticket.recipient().n));
     }
 
@@ -309,10 +371,6 @@ impl Desk {
             return;
         }
         let outcomes = self.outcomes.remove(&job).unwrap_or_default();
-        match FromHand::Report(Report { job, outcomes, unreachable: false }).encode() {
-            Ok(report) => self.words.push(FromChild::Done { job, report }),
-            // A hundred outcomes always fit, and a request has no more recipients.
-            Err(error) => log::error!("{}: report of job {job}: {error}", ticket.job.id),
-        }
+        self.words.extend(answer(job, outcomes).map(|report| FromChild::Done { job, report }));
     }
 }

@@ -12,7 +12,9 @@ use posta::unix::{privilege, sandbox, users};
 use posta::courier::request::Owner;
 
 use posta::maildir::deliver::{DeliverError, Maildir};
+use posta::maildir::folder;
 use posta::maildir::place::{self, Reached};
+use posta::maildir::quota::{Limit, Quota};
 
 use crate::refusal::Refusal;
 
@@ -69,31 +71,68 @@ pub fn become_owner(owner: &Owner, keep_rights: bool) -> Result<Identity, Refusa
     Ok(Identity { user, home, uid, is_root: uid == 0 })
 }
 
+/// Confines this process to its owner's home and to the folders of mailboxes (Landlock). One that is not
+/// there yet may be made by its owner: then it is the folder around it.
+pub fn confine(identity: &Identity, folders: &[PathBuf]) -> io::Result<()> {
+    let there = |folder: &PathBuf| {
+        let around = folder.ancestors().find(|around| around.is_dir())?;
+        (around != Path::new("/")).then(|| around.to_path_buf())
+    };
+    let all: Vec<PathBuf> = folders.iter().filter_map(there).chain(identity.home.clone()).collect();
+    sandbox::confine(&all)
+}
+
 /// The mailboxes that were opened a moment ago.
 #[derive(Debug, Default)]
 pub struct Mailboxes {
-    open: HashMap<PathBuf, (Rc<Maildir>, Instant)>,
+    limit: Limit,
+    open: HashMap<(PathBuf, Option<String>), (Rc<Maildir>, Instant)>,
 }
 
 impl Mailboxes {
-    /// The Maildir at `path` as it stands in a request.
-    pub fn maildir(&mut self, home: &Path, path: &str, now: Instant) -> Result<Rc<Maildir>, Refusal> {
+    /// None yet; each Maildir may hold so much.
+    pub fn new(limit: Limit) -> Mailboxes {
+        Mailboxes { limit, ..Mailboxes::default() }
+    }
+
+    /// The Maildir at `path` as it stands in a request; its folder of that name, if one is named and
+    /// there.
+    pub fn maildir(
+        &mut self,
+        home: &Path,
+        path: &str,
+        folder: Option<&str>,
+        now: Instant,
+    ) -> Result<Rc<Maildir>, Refusal> {
         let meant = meant(home, path)?;
-        let key = meant.path();
+        let key = (meant.path(), folder.map(str::to_string));
         self.open.retain(|_, (_, since)| now.duration_since(*since) < FRESH);
         if let Some((maildir, _)) = self.open.get(&key) {
             return Ok(Rc::clone(maildir));
         }
-        let maildir = meant.reach().and_then(|reached| Ok(Rc::new(Maildir::open(&Disk, reached)?)))?;
+        let maildir = Rc::new(self.open_anew(&meant, folder)?);
         if fastrand::u32(..SWEEPS) == 0
             && let Err(error) = maildir.sweep(&Disk, SystemTime::now())
         {
-            log::warn!("{}: sweeping tmp: {error}", key.display());
+            log::warn!("{}: sweeping tmp: {error}", key.0.display());
         }
         if self.open.len() < KEPT {
             self.open.insert(key, (Rc::clone(&maildir), now));
         }
         Ok(maildir)
+    }
+
+    fn open_anew(&self, meant: &Meant, folder: Option<&str>) -> Result<Maildir, Refusal> {
+        let top = meant.reach()?;
+        let path = top.folder.path().to_path_buf();
+        let failed = |error: io::Error| Refusal::of(path.display(), &error);
+        let quota = self.limit.is_set().then(|| Quota::new(&top.folder, self.limit));
+        let quota = quota.transpose().map_err(failed)?;
+        let reached = match folder {
+            Some(name) => folder::inside(top, name).map_err(failed)?,
+            None => top,
+        };
+        Ok(Maildir::open(&Disk, reached)?.limited(quota))
     }
 
     /// The folder and name of the mbox file at `path`; a missing folder is made.
@@ -160,15 +199,15 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut mailboxes = Mailboxes::default();
         let now = Instant::now();
-        mailboxes.maildir(top.path(), "~/Maildir/", now).unwrap();
+        mailboxes.maildir(top.path(), "~/Maildir/", None, now).unwrap();
         assert!(top.path().join("Maildir/new").is_dir());
         let absolute = top.path().join("a/b/");
-        mailboxes.maildir(Path::new(""), absolute.to_str().unwrap(), now).unwrap();
+        mailboxes.maildir(Path::new(""), absolute.to_str().unwrap(), None, now).unwrap();
         assert!(absolute.join("tmp").is_dir());
         for bad in ["Maildir/", "~x/Maildir/", ""] {
-            assert_eq!(mailboxes.maildir(top.path(), bad, now).unwrap_err().status.class, 4, "{bad}");
+            assert_eq!(mailboxes.maildir(top.path(), bad, None, now).unwrap_err().status.class, 4, "{bad}");
         }
-        assert!(mailboxes.maildir(Path::new(""), "~/Maildir/", now).is_err());
+        assert!(mailboxes.maildir(Path::new(""), "~/Maildir/", None, now).is_err());
         assert!(Mailboxes::mbox(top.path(), "~/").is_err());
         assert_eq!(Mailboxes::mbox(top.path(), "~/box").unwrap().1, "box");
         let (folder, _) = Mailboxes::mbox(top.path(), "~/new/box").unwrap();
@@ -180,10 +219,10 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut mailboxes = Mailboxes::default();
         let now = Instant::now();
-        let first = mailboxes.maildir(top.path(), "~/box/", now).unwrap();
-        assert!(Rc::ptr_eq(&first, &mailboxes.maildir(top.path(), "~/box/", now).unwrap()));
+        let first = mailboxes.maildir(top.path(), "~/box/", None, now).unwrap();
+        assert!(Rc::ptr_eq(&first, &mailboxes.maildir(top.path(), "~/box/", None, now).unwrap()));
         std::fs::rename(top.path().join("box"), top.path().join("old")).unwrap();
-        mailboxes.maildir(top.path(), "~/box/", now + FRESH).unwrap();
+        mailboxes.maildir(top.path(), "~/box/", None, now + FRESH).unwrap();
         assert!(top.path().join("box/new").is_dir());
     }
 }

@@ -1,21 +1,22 @@
 //! The lines of owners: what waits for each, and his child.
 //!
-//! An owner has at most one child; so many owners have one at a time. One who has nothing to do
+//! An owner has at most one child for his mailboxes and one for everything else (`seat`); so many owners have one at a time. One who has nothing to do
 //! makes room first, the least recently used before the others; where all are busy, the one who has
 //! served longest takes no more, and his owner goes to the end of the line. An owner whose child
 //! died or hung is put off for a while: what comes for him meanwhile is answered at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use posta::courier::request::Owner;
-
+use crate::answer::refused;
 use crate::bare::Contents;
 use crate::child::describe;
 use crate::process::{Alone, Child};
 use crate::refusal::Refusal;
-use crate::runner::{Job, refused};
+use crate::runner::Job;
+use crate::seat::Seat;
 use crate::talk::{FromChild, Settings};
 
 /// A child with nothing to do stays so long.
@@ -51,9 +52,9 @@ pub enum Failure {
 /// All owners.
 #[derive(Debug)]
 pub struct Lines {
-    lines: HashMap<Owner, Line>,
+    lines: HashMap<Seat, Line>,
     /// Who waits for a child.
-    waiting: VecDeque<Owner>,
+    waiting: VecDeque<Seat>,
     contents: Contents,
     /// Children that were ended and are not yet reaped, and by when they must have gone.
     departed: Vec<(std::process::Child, Option<Instant>)>,
@@ -63,13 +64,20 @@ pub struct Lines {
     /// child has died over it.
     pub released: Vec<(u64, Option<Duration>)>,
     settings: Settings,
+    /// The folders that mailboxes lie in.
+    folders: Option<Vec<PathBuf>>,
     max_children: usize,
     own_uid: u32,
 }
 
 impl Lines {
     /// No owners yet. `own_uid` is this process's user.
-    pub fn new(settings: Settings, max_children: usize, own_uid: u32) -> Lines {
+    pub fn new(
+        settings: Settings,
+        folders: Option<Vec<PathBuf>>,
+        max_children: usize,
+        own_uid: u32,
+    ) -> Lines {
         Lines {
             lines: HashMap::new(),
             waiting: VecDeque::new(),
@@ -78,22 +86,23 @@ impl Lines {
             reports: Vec::new(),
             released: Vec::new(),
             settings,
+            folders,
             max_children: max_children.max(1),
             own_uid,
         }
     }
 
     /// Other settings from now on; children that began with the old ones are replaced.
-    pub fn reconfigure(&mut self, settings: Settings, max_children: usize) {
-        (self.settings, self.max_children) = (settings, max_children.max(1));
+    pub fn reconfigure(&mut self, settings: Settings, folders: Option<Vec<PathBuf>>, max_children: usize) {
+        (self.settings, self.folders, self.max_children) = (settings, folders, max_children.max(1));
         self.children_mut().for_each(|child| child.leaving = true);
     }
 
     /// Takes a job.
     pub fn take(&mut self, job: Job) {
-        let line = self.lines.entry(job.owner.clone()).or_default();
+        let line = self.lines.entry(job.seat.clone()).or_default();
         if line.child.is_none() && line.jobs.is_empty() {
-            self.waiting.push_back(job.owner.clone());
+            self.waiting.push_back(job.seat.clone());
         }
         line.jobs.push_back(job);
     }
@@ -109,14 +118,14 @@ impl Lines {
     }
 
     /// The children and their connections.
-    pub fn watched(&self) -> impl Iterator<Item = (&Owner, BorrowedFd<'_>)> {
-        let children = self.lines.iter().filter_map(|(owner, line)| Some((owner, line.child.as_ref()?)));
-        children.map(|(owner, child)| (owner, child.as_fd()))
+    pub fn watched(&self) -> impl Iterator<Item = (&Seat, BorrowedFd<'_>)> {
+        let children = self.lines.iter().filter_map(|(seat, line)| Some((seat, line.child.as_ref()?)));
+        children.map(|(seat, child)| (seat, child.as_fd()))
     }
 
     /// The child of an owner.
-    pub fn child(&mut self, owner: &Owner) -> Option<&mut Child> {
-        self.lines.get_mut(owner)?.child.as_mut()
+    pub fn child(&mut self, seat: &Seat) -> Option<&mut Child> {
+        self.lines.get_mut(seat)?.child.as_mut()
     }
 
     fn children_mut(&mut self) -> impl Iterator<Item = &mut Child> {
@@ -128,8 +137,8 @@ impl Lines {
     }
 
     /// A child has said something that needs no more than being noted.
-    pub fn note(&mut self, owner: &Owner, word: FromChild, now: Instant) {
-        let Some(line) = self.lines.get_mut(owner) else { return };
+    pub fn note(&mut self, seat: &Seat, word: FromChild, now: Instant) {
+        let Some(line) = self.lines.get_mut(seat) else { return };
         let Some(child) = &mut line.child else { return };
         match word {
             FromChild::Ready { uid } => child.uid = Some(uid),
@@ -142,7 +151,7 @@ impl Lines {
                 line.put_off = None;
             }
             FromChild::Refused { status, text } => {
-                self.fail(owner, Failure::Declined, &Refusal { status, text }, now);
+                self.fail(seat, Failure::Declined, &Refusal { status, text }, now);
             }
             FromChild::Synced(number) => {
                 if let Some(Alone { device, copies, since }) = child.alone.remove(&number) {
@@ -155,10 +164,10 @@ impl Lines {
     }
 
     /// A child has failed: what it held and what waits is refused.
-    pub fn fail(&mut self, owner: &Owner, failure: Failure, refusal: &Refusal, now: Instant) {
-        let Some(line) = self.lines.get_mut(owner) else { return };
+    pub fn fail(&mut self, seat: &Seat, failure: Failure, refusal: &Refusal, now: Instant) {
+        let Some(line) = self.lines.get_mut(seat) else { return };
         if failure != Failure::Declined {
-            log::warn!("{}: {}", describe(owner), refusal.text);
+            log::warn!("{}: {}", describe(&seat.owner), refusal.text);
         }
         if let Some(child) = line.child.take() {
             let held = child.held.iter();
@@ -176,55 +185,55 @@ impl Lines {
             Failure::Declined => Duration::from_secs(5),
         };
         line.put_off = Some((now + pause.min(LONGEST_PUT_OFF), refusal.clone()));
-        if !line.jobs.is_empty() && !self.waiting.contains(owner) {
-            self.waiting.push_back(owner.clone());
+        if !line.jobs.is_empty() && !self.waiting.contains(seat) {
+            self.waiting.push_back(seat.clone());
         }
     }
 
     /// Gives children to who waits for one, as far as there are any, and jobs to the children.
     pub fn hand_out(&mut self, now: Instant) {
         self.dismiss_leaving(now);
-        while let Some(owner) = self.waiting.pop_front() {
-            if !self.wants_child(&owner, now) {
+        while let Some(seat) = self.waiting.pop_front() {
+            if !self.wants_child(&seat, now) {
                 continue;
             }
             if self.children() >= self.max_children && !self.make_room(now) {
-                self.waiting.push_front(owner);
+                self.waiting.push_front(seat);
                 break;
             }
-            match Child::start(&owner, &self.settings, now) {
+            match Child::start(&seat, &self.settings, self.folders.as_deref(), now) {
                 Ok(child) => {
-                    if let Some(line) = self.lines.get_mut(&owner) {
+                    if let Some(line) = self.lines.get_mut(&seat) {
                         line.child = Some(child);
                     }
                 }
                 Err(error) => {
                     let text = format!("starting a delivery process: {error}");
-                    self.fail(&owner, Failure::Died, &Refusal::new((4, 3, 0), text), now);
+                    self.fail(&seat, Failure::Died, &Refusal::new((4, 3, 0), text), now);
                     break;
                 }
             }
         }
         let mut broken = Vec::new();
-        for (owner, line) in &mut self.lines {
+        for (seat, line) in &mut self.lines {
             let Some(child) = &mut line.child else { continue };
             match child.feed(&mut line.jobs, &mut self.contents, self.own_uid) {
                 Ok(unreadable) => {
                     let refused = unreadable.iter().filter_map(|(job, why)| job.refused(why));
                     self.reports.extend(refused);
                 }
-                Err(error) => broken.push((owner.clone(), error)),
+                Err(error) => broken.push((seat.clone(), error)),
             }
         }
-        for (owner, error) in broken {
+        for (seat, error) in broken {
             let text = format!("delivery process: {error}");
-            self.fail(&owner, Failure::Died, &Refusal::new((4, 3, 0), text), now);
+            self.fail(&seat, Failure::Died, &Refusal::new((4, 3, 0), text), now);
         }
     }
 
     /// Whether anything waits for an owner; if he is put off, it is refused and waits no more.
-    fn wants_child(&mut self, owner: &Owner, now: Instant) -> bool {
-        let Some(line) = self.lines.get_mut(owner) else { return false };
+    fn wants_child(&mut self, seat: &Seat, now: Instant) -> bool {
+        let Some(line) = self.lines.get_mut(seat) else { return false };
         if let Some((_, refusal)) = line.put_off.as_ref().filter(|(until, _)| now < *until) {
             let jobs = line.jobs.drain(..);
             self.reports.extend(jobs.filter_map(|job| job.refused(refusal)));
@@ -235,20 +244,20 @@ impl Lines {
     /// Dismisses those that take no more jobs and have none left.
     fn dismiss_leaving(&mut self, now: Instant) {
         let left = |line: &Line| line.child.as_ref().is_some_and(|c| c.leaving && c.held.is_empty());
-        let owners: Vec<Owner> = self.lines.iter().filter(|(_, l)| left(l)).map(|(o, _)| o.clone()).collect();
-        owners.iter().for_each(|owner| self.dismiss(owner, now));
+        let seats: Vec<Seat> = self.lines.iter().filter(|(_, l)| left(l)).map(|(o, _)| o.clone()).collect();
+        seats.iter().for_each(|seat| self.dismiss(seat, now));
     }
 
     /// Dismisses the least recently used child that has nothing to do; if all are busy, sees to it
     /// that one will be done. Whether there is room now.
     fn make_room(&mut self, now: Instant) -> bool {
-        let has_child = |(owner, line): (&Owner, &Line)| {
+        let has_child = |(seat, line): (&Seat, &Line)| {
             let child = line.child.as_ref()?;
-            Some((owner.clone(), child.used, child.held.is_empty() && line.jobs.is_empty()))
+            Some((seat.clone(), child.used, child.held.is_empty() && line.jobs.is_empty()))
         };
         let idle = self.lines.iter().filter_map(has_child).filter(|(_, _, idle)| *idle);
-        if let Some((owner, ..)) = idle.min_by_key(|(_, used, _)| *used) {
-            self.dismiss(&owner, now);
+        if let Some((seat, ..)) = idle.min_by_key(|(_, used, _)| *used) {
+            self.dismiss(&seat, now);
             return true;
         }
         // One for each in line, and for the one who asks.
@@ -262,13 +271,13 @@ impl Lines {
         false
     }
 
-    fn dismiss(&mut self, owner: &Owner, now: Instant) {
-        let Some(line) = self.lines.get_mut(owner) else { return };
+    fn dismiss(&mut self, seat: &Seat, now: Instant) {
+        let Some(line) = self.lines.get_mut(seat) else { return };
         if let Some(child) = line.child.take() {
             self.departed.push((child.dismiss(), Some(now + FAREWELL)));
         }
         if !line.jobs.is_empty() {
-            self.waiting.push_back(owner.clone());
+            self.waiting.push_back(seat.clone());
         }
     }
 
@@ -276,21 +285,21 @@ impl Lines {
     /// owners that need not be remembered.
     pub fn tend(&mut self, now: Instant) {
         let (mut hung, mut done) = (Vec::new(), Vec::new());
-        for (owner, line) in &self.lines {
+        for (seat, line) in &self.lines {
             let Some(child) = &line.child else { continue };
             let busy = !child.held.is_empty() || child.uid.is_none();
             if busy && now.duration_since(child.heard) > self.settings.timeout {
-                hung.push((owner.clone(), child.uid.is_some()));
+                hung.push((seat.clone(), child.uid.is_some()));
             } else if !busy && line.jobs.is_empty() && now.duration_since(child.used) > STAYS {
-                done.push(owner.clone());
+                done.push(seat.clone());
             }
         }
-        for (owner, ready) in hung {
+        for (seat, ready) in hung {
             let text =
                 if ready { "the delivery hangs" } else { "looking up the mailbox's owner takes too long" };
-            self.fail(&owner, Failure::Hung, &Refusal::new((4, 4, 7), text), now);
+            self.fail(&seat, Failure::Hung, &Refusal::new((4, 4, 7), text), now);
         }
-        done.iter().for_each(|owner| self.dismiss(owner, now));
+        done.iter().for_each(|seat| self.dismiss(seat, now));
         self.lines.retain(|_, line| {
             let put_off = line.put_off.as_ref().is_some_and(|(until, _)| now < *until + LONGEST_PUT_OFF);
             line.child.is_some() || !line.jobs.is_empty() || put_off

@@ -19,10 +19,13 @@
 //! Where to read on: `parent` is the parent's loop, `lines` its owners, `syncs` the shared syncs;
 //! `child` is the child's loop, `desk` its jobs; `talk` is what the two say to each other.
 
+mod answer;
 mod bare;
 mod batches;
 mod child;
 mod desk;
+mod extension;
+mod forward;
 mod home;
 mod lines;
 mod mbox;
@@ -32,6 +35,7 @@ mod process;
 mod refusal;
 mod rounds;
 mod runner;
+mod seat;
 mod syncer;
 mod syncs;
 mod talk;
@@ -42,12 +46,13 @@ use std::process::ExitCode;
 
 use posta::unix::pass::PacketListener;
 use posta::unix::signals::Signals;
-use posta::unix::{listeners, privilege, users};
+use posta::unix::{listeners, privilege, sandbox, users};
 
 use posta::courier::request::Owner;
 
-use posta::config::{self, Config};
+use posta::config::{self, Config, DomainFate, DomainRule};
 use posta::logbook;
+use posta::maildir::quota::Limit;
 
 use getopts::{Matches, Options};
 
@@ -148,6 +153,9 @@ fn serve(
         log::warn!("{why}: all mailboxes are written with the rights of uid {}", users::current().1);
     }
     let open_files = privilege::raise_open_files().map_err(|error| format!("raising open files: {error}"))?;
+    if config.local.confine && !sandbox::can_confine() {
+        log::warn!("this kernel has no Landlock: delivery processes are not confined to mailboxes");
+    }
     let queue_user = queue_user(config, is_root)?;
     let settings = settings(config, open_files, &queue_user);
     let listener = match inherited.into_iter().find(|(name, _)| name == "local") {
@@ -189,16 +197,43 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
     peers.extend(queue_user.as_ref().map(|user| user.uid));
     Settings {
         child: talk::Settings {
+            confined: None,
             keep_rights: !privilege::is_root() || !config.drop_privileges,
             hostname: config.hostname.clone(),
             timeout: config.local.timeout,
+            delimiter: config.local.delimiter.clone(),
+            forward_includes: config.local.forward_includes,
+            folders: config.local.folders,
+            limit: Limit {
+                bytes: config.local.quota.unwrap_or_default(),
+                messages: config.local.quota_messages,
+            },
+            full_is_final: config.local.over_quota,
             syslog: config.log.to == config::LogTo::Syslog,
             level: config.log.level,
         },
+        folders: folders(config),
         max_children: config.local.max_children.min(most_children),
         credits: u32::try_from(credits).unwrap_or(u32::MAX),
         peers,
     }
+}
+
+/// The folders that mailboxes lie in, if children are to confine themselves and the kernel can do it.
+fn folders(config: &Config) -> Option<Vec<PathBuf>> {
+    if !config.local.confine || !sandbox::can_confine() {
+        return None;
+    }
+    let of_domain = |rule: &DomainRule| match &rule.fate {
+        DomainFate::Users { mailbox, .. } => mailbox.clone(),
+        _ => None,
+    };
+    let of_domains = config.domains.iter().filter_map(of_domain);
+    let all = of_domains.chain([config.local.mailbox.clone(), config.local.root_mailbox.clone()]);
+    let mut folders: Vec<PathBuf> = all.filter_map(|path| seat::folder_of(&path)).collect();
+    folders.sort();
+    folders.dedup();
+    Some(folders)
 }
 
 /// Binds `run/local`; as root, for posta-queue's group.

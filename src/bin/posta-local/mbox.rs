@@ -199,17 +199,22 @@ mod tests {
     use proptest::prelude::*;
 
     use posta::unix::durable::Disk;
+    use posta::unix::durable::staged::{Fault, Staged};
     use posta::unix::users;
 
     use super::*;
 
     fn append(folder: &Folder, text: &str) -> Result<Attempt, Refusal> {
+        append_on(&Disk, folder, text)
+    }
+
+    fn append_on(disk: &dyn Durable, folder: &Folder, text: &str) -> Result<Attempt, Refusal> {
         let file = tempfile::tempfile().unwrap();
         Disk.write(&file, text.as_bytes()).unwrap();
         let message = Message::open(file, text.len() as u64).unwrap();
         let mbox = Mbox { folder, name: "box", uid: users::current().1 };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_550_000);
-        mbox.append(&Disk, now, &ReversePath::Null, &mut Copy::new(&message, Vec::new()))
+        mbox.append(disk, now, &ReversePath::Null, &mut Copy::new(&message, Vec::new()))
     }
 
     #[test]
@@ -237,6 +242,31 @@ mod tests {
         file.set_modified(now - STALE * 2).unwrap();
         assert_eq!(append(&folder, "x"), Ok(Attempt::Locked));
         assert_eq!(append(&folder, "x"), Ok(Attempt::Done));
+    }
+
+    #[test]
+    fn what_could_not_be_written_whole_leaves_nothing() {
+        let from = "From MAILER-DAEMON Tue Nov 24 19:53:20 2026\n";
+        let mut failures = 0;
+        for fault in [Fault::Fail(5), Fault::Short(28)] {
+            for calls in 0..12 {
+                let top = tempfile::tempdir().unwrap();
+                let folder = Folder::open(top.path()).unwrap();
+                fs::create_dir(top.path().join("attic")).unwrap();
+                append(&folder, "first").unwrap();
+                let disk = Staged::new(&top.path().join("attic"));
+                disk.plan(calls, fault);
+                let done = append_on(&disk, &folder, "second").is_ok();
+                failures += usize::from(!done);
+                let found = fs::read_to_string(top.path().join("box")).unwrap();
+                let second = if done { format!("{from}second\n\n") } else { String::new() };
+                assert_eq!(found, format!("{from}first\n\n{second}"), "{fault:?} at {calls}");
+                if disk.calls() <= calls {
+                    break;
+                }
+            }
+        }
+        assert!(failures > 4, "{failures}");
     }
 
     #[test]

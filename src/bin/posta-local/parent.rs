@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use posta::unix::pass::PacketListener;
@@ -10,14 +11,13 @@ use posta::unix::signals::{Signals, Told};
 use posta::unix::users;
 use posta::unix::wait::{Watch, wait_ready};
 
-use posta::courier::request::Owner;
-
 use posta::logbook::sink;
 
 use crate::lines::{Failure, Lines};
 use crate::process::{Alone, Child};
 use crate::refusal::Refusal;
 use crate::runner::Runner;
+use crate::seat::Seat;
 use crate::syncs::{Answer, Asker, Syncs};
 use crate::talk::{self, FromChild, ToChild};
 
@@ -39,6 +39,8 @@ pub struct Settings {
     pub max_children: usize,
     /// Jobs that the runner may have under way.
     pub credits: u32,
+    /// The folders that mailboxes lie in, to which children confine themselves; `None`: they don't.
+    pub folders: Option<Vec<PathBuf>>,
     /// The users who may connect.
     pub peers: Vec<u32>,
 }
@@ -67,7 +69,7 @@ struct Woken {
     syncs: bool,
     listener: bool,
     runner: bool,
-    children: Vec<Owner>,
+    children: Vec<Seat>,
 }
 
 impl Parent {
@@ -76,7 +78,12 @@ impl Parent {
         listener.set_nonblocking(true)?;
         let (_, own_uid) = users::current();
         Ok(Parent {
-            lines: Lines::new(settings.child.clone(), settings.max_children, own_uid),
+            lines: Lines::new(
+                settings.child.clone(),
+                settings.folders.clone(),
+                settings.max_children,
+                own_uid,
+            ),
             settings,
             signals,
             listener,
@@ -103,8 +110,8 @@ impl Parent {
             if woken.runner {
                 self.hear_runner();
             }
-            for owner in &woken.children {
-                self.hear_child(owner);
+            for seat in &woken.children {
+                self.hear_child(seat);
             }
             if woken.syncs {
                 let answers = self.syncs.collect(Instant::now());
@@ -133,18 +140,18 @@ impl Parent {
         watched.extend(runner.filter(|_| serves).map(|runner| Watch::Read(runner.as_fd())));
         watched.extend(runner.filter(|r| r.has_reports()).map(|runner| Watch::Write(runner.as_fd())));
         let first_child = watched.len();
-        let (owners, fds): (Vec<&Owner>, Vec<_>) = self.lines.watched().unzip();
+        let (seats, fds): (Vec<&Seat>, Vec<_>) = self.lines.watched().unzip();
         watched.extend(fds.into_iter().map(Watch::Read));
         let calm = self.lines.is_empty() && self.ending.is_none() && self.stopping.is_none();
         let limit = self.next_tick.saturating_duration_since(Instant::now());
         let ready = wait_ready(&watched, (!calm).then_some(limit))?;
-        let talking = owners.into_iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready);
+        let talking = seats.into_iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready);
         Ok(Woken {
             signals: ready[0],
             syncs: ready[1],
             listener: listens && ready[2],
             runner: runner.is_some() && serves && ready[2],
-            children: talking.map(|(owner, _)| owner.clone()).collect(),
+            children: talking.map(|(seat, _)| seat.clone()).collect(),
         })
     }
 
@@ -157,7 +164,8 @@ impl Parent {
                 }
                 Told::Reload => {
                     if let Some(settings) = reload() {
-                        self.lines.reconfigure(settings.child.clone(), settings.max_children);
+                        let (child, folders) = (settings.child.clone(), settings.folders.clone());
+                        self.lines.reconfigure(child, folders, settings.max_children);
                         self.settings = settings;
                     }
                 }
@@ -183,7 +191,7 @@ impl Parent {
 
     fn hear_runner(&mut self) {
         let Some(runner) = &mut self.runner else { return };
-        let heard = runner.hear();
+        let heard = runner.hear(self.settings.folders.as_deref());
         heard.jobs.into_iter().for_each(|job| self.lines.take(job));
         if heard.gone {
             self.end_runner();
@@ -198,15 +206,15 @@ impl Parent {
         self.ending = Some(Instant::now() + ENDING);
     }
 
-    fn hear_child(&mut self, owner: &Owner) {
+    fn hear_child(&mut self, seat: &Seat) {
         for _ in 0..AT_ONCE {
-            let Some(child) = self.lines.child(owner) else { return };
+            let Some(child) = self.lines.child(seat) else { return };
             let now = Instant::now();
             match child.receive(&mut self.buffer) {
                 Ok(Some((words, file))) => {
                     child.heard = now;
                     let pid = child.pid();
-                    self.heed(owner, pid, words, file.map(File::from), now);
+                    self.heed(seat, pid, words, file.map(File::from), now);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -214,24 +222,24 @@ impl Parent {
                         ErrorKind::UnexpectedEof => "the delivery process died".to_string(),
                         _ => format!("the delivery process can't be understood: {error}"),
                     };
-                    self.lines.fail(owner, Failure::Died, &Refusal::new((4, 3, 0), text), now);
+                    self.lines.fail(seat, Failure::Died, &Refusal::new((4, 3, 0), text), now);
                     return;
                 }
             }
         }
     }
 
-    fn heed(&mut self, owner: &Owner, pid: u32, words: Vec<FromChild>, mut file: Option<File>, now: Instant) {
+    fn heed(&mut self, seat: &Seat, pid: u32, words: Vec<FromChild>, mut file: Option<File>, now: Instant) {
         for word in words {
             match (word, file.take()) {
                 (FromChild::Sync { number, device, copies }, Some(folder)) => {
-                    let who = Asker { owner: owner.clone(), pid, number, device, copies };
+                    let who = Asker { seat: seat.clone(), pid, number, device, copies };
                     let answers = self.syncs.ask(who, folder, now);
                     self.pass_on(answers);
                 }
                 (word, unused) => {
                     file = unused;
-                    self.lines.note(owner, word, now);
+                    self.lines.note(seat, word, now);
                 }
             }
         }
@@ -243,7 +251,7 @@ impl Parent {
         for Answer { to, word } in answers {
             let Asker { device, copies, .. } = to;
             let same = |child: &&mut Child| child.pid() == to.pid;
-            match (self.lines.child(&to.owner).filter(same), &word) {
+            match (self.lines.child(&to.seat).filter(same), &word) {
                 (Some(child), ToChild::Yourself(number)) => {
                     child.alone.insert(*number, Alone { device, copies, since: Instant::now() });
                     child.answers.push(word);

@@ -39,6 +39,12 @@ pub struct Told<'a> {
     pub recipient: String,
     /// The address before aliases.
     pub original: String,
+    /// The parts of the final address, and what stands behind its delimiter.
+    pub local: &'a str,
+    /// See there.
+    pub domain: &'a str,
+    /// See there.
+    pub extension: Option<&'a str>,
 }
 
 /// A command at work on a copy.
@@ -75,7 +81,10 @@ impl Running {
         shell
             .env("SENDER", &told.sender)
             .env("RECIPIENT", &told.recipient)
-            .env("ORIGINAL_RECIPIENT", &told.original);
+            .env("ORIGINAL_RECIPIENT", &told.original)
+            .env("LOCAL", harmless(told.local))
+            .env("DOMAIN", harmless(told.domain))
+            .env("EXTENSION", harmless(told.extension.unwrap_or_default()));
         // A home that is missing or closed is no reason not to run it.
         shell.current_dir(if told.home.is_dir() { told.home } else { Path::new("/") });
         shell.stdin(Stdio::piped()).stderr(writer.try_clone()?).stdout(writer);
@@ -199,6 +208,18 @@ impl Drop for Running {
     }
 }
 
+/// A part of an address for the environment. These are often used on command lines without quotes:
+/// whatever means something to a shell or could be an option becomes `_`, as in Postfix
+/// (`command_expansion_filter`). The whole addresses stay as they are.
+fn harmless(part: &str) -> String {
+    let safe = |(at, c): (usize, char)| match c {
+        '-' if at == 0 => '_',
+        c if c.is_ascii_alphanumeric() || "!@%-_=+:,./".contains(c) => c,
+        _ => '_',
+    };
+    part.chars().enumerate().map(safe).collect()
+}
+
 /// What an exit status means (sysexits.h, as sendmail and Postfix read it), with what was said.
 fn judge(status: ExitStatus, said: &str) -> Result<String, Refusal> {
     let code = match (status.code(), status.signal()) {
@@ -261,6 +282,9 @@ mod tests {
             sender: "a@b".into(),
             recipient: "\"$(touch x)\"@c".into(),
             original: "d@e".into(),
+            local: "-a;`id` *+x",
+            domain: "c",
+            extension: Some("x $y"),
         };
         Running::start(command, &told, Copy::new(message, b"Top: x\n".to_vec()), timeout).unwrap()
     }
@@ -282,12 +306,19 @@ mod tests {
     fn the_message_and_the_addresses_arrive() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let command =
-            format!("(cat; echo \"$SENDER $RECIPIENT $ORIGINAL_RECIPIENT $USER\"; env) > {}", out.display());
+        let command = format!(
+            "(cat; echo \"$SENDER $RECIPIENT $ORIGINAL_RECIPIENT $USER\"; echo \"$LOCAL $DOMAIN $EXTENSION\"; env; ls /proc/self/fd) > {}",
+            out.display()
+        );
         run(&command, b"A: b\r\n\r\nc\r\n", LONG).unwrap();
         let got = fs::read_to_string(out).unwrap();
-        assert!(got.starts_with("Top: x\nA: b\n\nc\na@b \"$(touch x)\"@c d@e alice\n"), "{got}");
+        assert!(
+            got.starts_with("Top: x\nA: b\n\nc\na@b \"$(touch x)\"@c d@e alice\n_a__id___+x c x__y\n"),
+            "{got}"
+        );
         assert!(!got.contains("CARGO"), "{got}");
+        // Nothing is open but the three that it is given, and the folder that ls reads.
+        assert!(got.ends_with("\n0\n1\n2\n3\n"), "{got}");
     }
 
     #[test]
@@ -310,6 +341,21 @@ mod tests {
         assert_eq!(status("/no/such/command"), "4.3.5");
         assert_eq!(status("echo 5.7.26 forged; exit 77"), "5.7.26");
         assert_eq!(status("echo 2.0.0 fine; exit 75"), "4.3.0");
+    }
+
+    #[test]
+    fn every_exit_status_has_one() {
+        let status = |code: i32| match judge(ExitStatus::from_raw(code << 8), "") {
+            Ok(_) => "done".to_string(),
+            Err(refusal) => refusal.status.to_string(),
+        };
+        assert_eq!(status(0), "done");
+        let later: Vec<i32> = (1..256).filter(|code| status(*code).starts_with("4.")).collect();
+        assert_eq!(later, [71, 74, 75, 78, 111, 126, 127]);
+        assert_eq!(
+            (64..79).map(status).collect::<Vec<_>>().join(" "),
+            "5.3.0 5.6.0 5.3.0 5.1.1 5.1.2 5.3.0 5.3.0 4.3.0 5.3.0 5.2.0 4.3.0 4.3.0 5.5.0 5.7.0 4.3.5"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use posta::courier::request::Owner;
 use crate::bare::{Bare, Contents};
 use crate::refusal::Refusal;
 use crate::runner::Job;
+use crate::seat::Seat;
 use crate::talk::{self, FromChild, MAX_TALK, ROOM, Settings, ToChild, request_length};
 
 /// Most jobs that a child holds at once; each keeps up to two files open there.
@@ -73,19 +74,27 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a child for `owner`.
-    pub fn start(owner: &Owner, settings: &Settings, now: Instant) -> io::Result<Child> {
+    /// Starts the child of a seat. `folders`: where mailboxes lie.
+    pub fn start(
+        seat: &Seat,
+        settings: &Settings,
+        folders: Option<&[PathBuf]>,
+        now: Instant,
+    ) -> io::Result<Child> {
         let (packets, theirs) = Packets::pair()?;
         // Not by its path: after an upgrade another program may stand there.
         let program = Path::new("/proc/self/exe");
         let mut command = child::command(program, &[("parent".to_string(), theirs.as_fd())], None)?;
-        command.arg0("posta-local").arg(match owner {
+        command.arg0("posta-local").arg(match &seat.owner {
             Owner::Account(name) => format!("--{OWNER_OPTION}={name}"),
             Owner::Ids(uid, gid, _) => format!("--{IDS_OPTION}={uid}:{gid}"),
         });
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         packets.set_nonblocking(true)?;
-        let begin = talk::to_child(&[ToChild::Begin(settings.clone())]).map_err(io::Error::other)?;
+        let homes = seat.confined.as_ref();
+        let confined = homes.map(|homes| folders.iter().copied().flatten().chain(homes).cloned().collect());
+        let settings = Settings { confined, ..settings.clone() };
+        let begin = talk::to_child(&[ToChild::Begin(settings)]).map_err(io::Error::other)?;
         packets.send(&begin, None)?;
         Ok(Child {
             process,

@@ -36,7 +36,9 @@ impl Refusal {
             | ErrorKind::NotFound
             | ErrorKind::NotADirectory
             | ErrorKind::IsADirectory
-            | ErrorKind::InvalidFilename => (4, 2, 1),
+            | ErrorKind::InvalidFilename
+            // A link, a fifo or a socket where a file should be.
+            | ErrorKind::InvalidData => (4, 2, 1),
             _ => (4, 3, 0),
         };
         Refusal::new(code, format!("{place}: {}", reason(error)))
@@ -56,7 +58,15 @@ impl From<DeliverError> for Refusal {
 
 /// An outcome of recipient `n` that this program answers for.
 pub fn outcome(n: u32, status: Status, text: impl Into<String>) -> Outcome {
-    Outcome { n, status, text: text.into(), relay: "local".to_string(), said: false, passed_on: false }
+    Outcome {
+        n,
+        status,
+        text: text.into(),
+        relay: "local".to_string(),
+        said: false,
+        passed_on: false,
+        forward: None,
+    }
 }
 
 /// The reason in words, without the number that Rust puts behind it.

@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use posta::mail::id::Id;
 use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 
-use posta::courier::report::{FromHand, Report};
-use posta::courier::request::{Owner, Request, Target};
+use posta::courier::report::FromHand;
+use posta::courier::request::{Request, Target};
 
+use crate::answer::refused;
 use crate::refusal::Refusal;
+use crate::seat::Seat;
 
 /// Most requests read before others have their turn.
 const AT_ONCE: usize = 256;
@@ -27,8 +30,8 @@ pub struct Job {
     pub size: u64,
     /// Whether the envelope names others too.
     pub others: bool,
-    /// Whose mailboxes; without the home, so that equal ids are one owner.
-    pub owner: Owner,
+    /// Which child it is for.
+    pub seat: Seat,
     /// The recipients' numbers within the message.
     pub recipients: Vec<u32>,
     /// The request, word for word.
@@ -80,13 +83,13 @@ impl Runner {
         Ok(Some(Runner { packets, reports, buffer: vec![0; MAX_PACKET] }))
     }
 
-    /// Reads what has come.
-    pub fn hear(&mut self) -> Heard {
+    /// Reads what has come. `folders`: where mailboxes lie; see [`Seat::of`].
+    pub fn hear(&mut self, folders: Option<&[PathBuf]>) -> Heard {
         let mut heard = Heard::default();
         for _ in 0..AT_ONCE {
             match self.packets.receive(&mut self.buffer) {
                 Ok((0, _)) => heard.gone = true,
-                Ok((length, file)) => match job(&self.buffer[..length], file.map(File::from)) {
+                Ok((length, file)) => match job(&self.buffer[..length], file.map(File::from), folders) {
                     Ok(job) => {
                         heard.jobs.push(job);
                         continue;
@@ -136,33 +139,19 @@ impl AsFd for Runner {
     }
 }
 
-fn job(packet: &[u8], file: Option<File>) -> Result<Job, String> {
+fn job(packet: &[u8], file: Option<File>, folders: Option<&[PathBuf]>) -> Result<Job, String> {
     let request = Request::decode(packet).map_err(|error| error.to_string())?;
-    let owner = match request.target {
-        Target::Local(Owner::Ids(uid, gid, _)) => Owner::Ids(uid, gid, String::new()),
-        Target::Local(account) => account,
-        _ => return Err("its target is remote".to_string()),
+    let Target::Local(owner) = request.target.clone() else {
+        return Err("its target is remote".to_string());
     };
     Ok(Job {
         number: request.job,
         id: request.id,
         size: request.size,
         others: request.others,
-        owner,
+        seat: Seat::of(owner, &request, folders),
         recipients: request.recipients.iter().map(|recipient| recipient.n).collect(),
         packet: packet.to_vec(),
         file: file.ok_or("its file is missing")?,
     })
-}
-
-/// The report of a job that is refused as a whole.
-pub fn refused(job: u64, recipients: &[u32], refusal: &Refusal) -> Option<Vec<u8>> {
-    let outcomes = recipients.iter().map(|n| refusal.clone().outcome(*n)).collect();
-    match FromHand::Report(Report { job, outcomes, unreachable: false }).encode() {
-        Ok(report) => Some(report),
-        Err(error) => {
-            log::error!("report of job {job}: {error}");
-            None
-        }
-    }
 }

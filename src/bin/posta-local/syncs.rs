@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use posta::courier::request::Owner;
+use crate::seat::Seat;
 
 use crate::rounds::{Rounds, Step};
 use crate::syncer::{Ended, Results, Syncer};
@@ -19,7 +19,7 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asker {
     /// Whose child.
-    pub owner: Owner,
+    pub seat: Seat,
     /// Which of his children.
     pub pid: u32,
     /// The number it asked under.
@@ -177,10 +177,18 @@ fn numbers(device: u64) -> String {
 mod tests {
     use posta::unix::wait::{Watch, wait_ready};
 
+    use posta::courier::request::Owner;
+
     use super::*;
 
     fn asker(number: u64, copies: usize) -> Asker {
-        Asker { owner: Owner::Account("a".into()), pid: 1, number, device: 7, copies }
+        Asker {
+            seat: Seat { owner: Owner::Account("a".into()), confined: None },
+            pid: 1,
+            number,
+            device: 7,
+            copies,
+        }
     }
 
     #[test]

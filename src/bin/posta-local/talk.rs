@@ -3,11 +3,15 @@
 //! A packet carries several words, so that many deliveries cost few system calls. The files of the
 //! requests go along in their order; a `sync` carries the folder whose file system is meant.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use posta::mail::status::Status;
 
 use posta::courier::fields::{FieldError, Reader, Writer};
+use posta::maildir::quota::Limit;
 use posta::unix::pass::MAX_PACKET;
 
 use log::LevelFilter;
@@ -22,10 +26,22 @@ pub const ROOM: usize = MAX_PACKET - 1024;
 pub struct Settings {
     /// Keep the caller's rights.
     pub keep_rights: bool,
+    /// Confine yourself to these folders and your home; `None`: don't.
+    pub confined: Option<Vec<PathBuf>>,
     /// This host's name, for the names of files.
     pub hostname: String,
     /// For one delivery.
     pub timeout: Duration,
+    /// What parts a user's name from an extension.
+    pub delimiter: String,
+    /// A `.forward` may include lists.
+    pub forward_includes: bool,
+    /// An extension names a folder of the Maildir.
+    pub folders: bool,
+    /// Of each Maildir.
+    pub limit: Limit,
+    /// Mail for a full mailbox is given back.
+    pub full_is_final: bool,
     /// Log to the system's log, not to standard error.
     pub syslog: bool,
     /// What is worth logging.
@@ -92,8 +108,18 @@ impl ToChild {
         match self {
             ToChild::Begin(settings) => {
                 w.put("begin", if settings.keep_rights { "keep" } else { "drop" });
+                if let Some(folders) = &settings.confined {
+                    w.put("confined", "");
+                    folders.iter().for_each(|folder| w.put("folder", folder.as_os_str().as_bytes()));
+                }
                 w.put("hostname", &settings.hostname);
                 w.put_text("timeout", settings.timeout.as_millis());
+                w.put("delimiter", &settings.delimiter);
+                w.put_text("includes", settings.forward_includes);
+                w.put_text("folders", settings.folders);
+                w.put_text("bytes", settings.limit.bytes);
+                w.put_text("messages", settings.limit.messages);
+                w.put_text("final", settings.full_is_final);
                 w.put("log", if settings.syslog { "syslog" } else { "stderr" });
                 w.put_text("level", settings.level);
             }
@@ -113,12 +139,20 @@ impl ToChild {
         if let Some(number) = r.optional_text("yourself")? {
             return Ok(ToChild::Yourself(number.parse().map_err(|_| FieldError::Value("yourself"))?));
         }
-        let keep_rights = r.bytes("begin")? == b"keep";
-        let hostname = r.text("hostname")?.to_string();
-        let timeout = Duration::from_millis(r.value("timeout")?);
-        let syslog = r.bytes("log")? == b"syslog";
-        let level = r.value("level")?;
-        Ok(ToChild::Begin(Settings { keep_rights, hostname, timeout, syslog, level }))
+        // The fields are read in the order they were written.
+        Ok(ToChild::Begin(Settings {
+            keep_rights: r.bytes("begin")? == b"keep",
+            confined: folders(r)?,
+            hostname: r.text("hostname")?.to_string(),
+            timeout: Duration::from_millis(r.value("timeout")?),
+            delimiter: r.text("delimiter")?.to_string(),
+            forward_includes: r.value("includes")?,
+            folders: r.value("folders")?,
+            limit: Limit { bytes: r.value("bytes")?, messages: r.value("messages")? },
+            full_is_final: r.value("final")?,
+            syslog: r.bytes("log")? == b"syslog",
+            level: r.value("level")?,
+        }))
     }
 }
 
@@ -167,6 +201,18 @@ impl FromChild {
     }
 }
 
+/// The folders that a child confines itself to, if it does.
+fn folders(r: &mut Reader<'_>) -> Result<Option<Vec<PathBuf>>, FieldError> {
+    if r.optional("confined")?.is_none() {
+        return Ok(None);
+    }
+    let mut folders = Vec::new();
+    while let Some(folder) = r.optional("folder")? {
+        folders.push(PathBuf::from(OsStr::from_bytes(folder)));
+    }
+    Ok(Some(folders))
+}
+
 /// A packet to a child.
 pub fn to_child(words: &[ToChild]) -> Result<Vec<u8>, FieldError> {
     let mut w = Writer::default();
@@ -209,12 +255,19 @@ mod tests {
     fn words_read_back() {
         let settings = Settings {
             keep_rights: true,
+            confined: Some(vec!["/srv/mail".into(), "/home".into()]),
             hostname: "h".into(),
             timeout: Duration::from_millis(7),
+            delimiter: "+-".into(),
+            forward_includes: true,
+            folders: true,
+            limit: Limit { bytes: 5, messages: 6 },
+            full_is_final: true,
             syslog: true,
             level: LevelFilter::Info,
         };
         let words = [
+            ToChild::Begin(Settings { confined: None, ..settings.clone() }),
             ToChild::Begin(settings),
             ToChild::Request(b"job 1:7\n".to_vec()),
             ToChild::Synced(1),

@@ -8,7 +8,7 @@ use posta::mail::address::Mailbox;
 use posta::mail::id::Id;
 use posta::mail::status::{Fate, Status};
 
-use posta::courier::report::Report;
+use posta::courier::report::{Outcome, Report};
 
 use posta::logbook::entry::{Delivery, Queued, Removed};
 
@@ -20,7 +20,7 @@ use crate::clerk::{End, Filed, Task};
 use crate::destination::Hand;
 use crate::message::{Message, News};
 use crate::runner::{FILE_AGAIN, NOTE_AFTER, Runner, now};
-use crate::schedule::{Admission, SECOND};
+use crate::schedule::{Admission, Part, SECOND};
 use crate::turns::Ending;
 
 impl Runner {
@@ -39,9 +39,8 @@ impl Runner {
         }
         let parts = message.parts();
         let count = parts.len();
-        let resting = match self.schedule.admit(id, parts, message.strikes > 0, now) {
-            Admission::Benched => return,
-            Admission::Admitted(resting) => resting,
+        let Admission::Admitted(resting) = self.schedule.admit(id, parts, message.strikes > 0, now) else {
+            return;
         };
         message.jobs = count - resting.len();
         // Recipients that ended before anything was tried have their line in the log like all others.
@@ -49,13 +48,7 @@ impl Runner {
             .filter(|n| message.place == Place::New && message.targets[*n as usize].is_final())
             .collect();
         ended.into_iter().for_each(|n| self.log_target(&message, n, now));
-        for (part, why) in resting {
-            let news = News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"));
-            for n in part.targets {
-                message.hear(n, news.clone(), now);
-                self.log_target(&message, n, now);
-            }
-        }
+        self.rest(&mut message, resting, now);
         for (n, why) in message.unresolved.clone() {
             self.log_unresolved(&message, n, &why, now);
         }
@@ -63,6 +56,27 @@ impl Runner {
         self.messages.insert(id, message);
         if idle {
             self.settle(id);
+        }
+    }
+
+    /// Admits parts that came to an open message, which has its slot already.
+    pub(crate) fn admit_parts(&mut self, id: Id, parts: Vec<Part>, alone: bool, now: u64) {
+        let count = parts.len();
+        let Admission::Admitted(resting) = self.schedule.admit(id, parts, alone, now) else { return };
+        let Some(mut message) = self.messages.remove(&id) else { return };
+        message.jobs += count - resting.len();
+        self.rest(&mut message, resting, now);
+        self.messages.insert(id, message);
+    }
+
+    /// Notes for parts that their destination rests.
+    fn rest(&mut self, message: &mut Message, resting: Vec<(Part, String)>, now: u64) {
+        for (part, why) in resting {
+            let news = News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"));
+            for n in part.targets {
+                message.hear(n, news.clone(), now);
+                self.log_target(message, n, now);
+            }
         }
     }
 
@@ -82,14 +96,22 @@ impl Runner {
             );
             return;
         };
-        let mut said: HashMap<u32, News> =
-            report.outcomes.into_iter().map(|o| (o.n, News::from(o))).collect();
+        let mut said: HashMap<u32, Outcome> = report.outcomes.into_iter().map(|o| (o.n, o)).collect();
         let Some(mut message) = self.messages.remove(&job.id) else { return };
         for n in &job.targets {
             let silent =
                 || News::ours(Status::new(4, 3, 0), "the delivery program said nothing of this recipient");
-            message.hear(*n, said.remove(n).unwrap_or_else(silent), now);
-            self.log_target(&message, *n, now);
+            let mut outcome = said.remove(n);
+            let forward = outcome.as_mut().and_then(|outcome| outcome.forward.take());
+            let news = outcome.map_or_else(silent, News::from);
+            let news = match forward {
+                Some(forward) => message.redirect(*n, forward, news),
+                None => Some(news),
+            };
+            if let Some(news) = news {
+                message.hear(*n, news, now);
+                self.log_target(&message, *n, now);
+            }
         }
         self.messages.insert(job.id, message);
         self.job_done(job.id, now);
@@ -121,7 +143,9 @@ impl Runner {
     pub(crate) fn file(&mut self, id: Id, notices: Vec<Notice>, records: Vec<Record>, end: End) {
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.filing = true;
-        let task = Task { entry: message.entry.clone(), place: message.place, notices, records, end };
+        // An order of the administrator ends the message in another way: nothing more is sent on.
+        let onward = if end == End::Stay { message.onward.clone() } else { Vec::new() };
+        let task = Task { entry: message.entry.clone(), place: message.place, onward, notices, records, end };
         if !self.clerks.file(task) {
             log::error!(
                 "{id}: the thread that files results has died; it stays in the queue until the next start"
@@ -142,6 +166,11 @@ impl Runner {
             self.messages.insert(id, message);
             return self.grant(id, wish);
         }
+        self.messages.insert(id, message);
+        if self.goes_on(id) {
+            return;
+        }
+        let Some(mut message) = self.messages.remove(&id) else { return };
         let expired = self.rules.expire(&mut message, now);
         expired.iter().for_each(|n| self.log_target(&message, *n, now));
         let notices = self.rules.notices(&mut message, now);
@@ -152,7 +181,8 @@ impl Runner {
     }
 
     pub(crate) fn filed(&mut self, filed: Filed) {
-        let Filed { id, end, told, records, place } = filed;
+        let Filed { id, end, told, sent_on, records, place } = filed;
+        self.sent_on(id, &sent_on);
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.filing = false;
         for (notice, targets) in told {

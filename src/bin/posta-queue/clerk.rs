@@ -12,6 +12,7 @@ use posta::mail::id::Id;
 use posta::spool::{Entry, Place, Record, Spool, SpoolError};
 
 use crate::bounce::{Bouncer, Notice};
+use crate::forward::{Onward, send_on};
 use crate::runner::{Event, now};
 
 /// Threads that file.
@@ -24,7 +25,9 @@ pub struct Task {
     pub entry: Arc<Entry>,
     /// Where it lies.
     pub place: Place,
-    /// Told first.
+    /// Sent on first.
+    pub onward: Vec<Onward>,
+    /// Then told.
     pub notices: Vec<Notice>,
     /// Then noted; not needed where the message ends.
     pub records: Vec<Record>,
@@ -54,6 +57,8 @@ pub struct Filed {
     pub end: End,
     /// The ids of the notices that are committed, and the targets that they tell of.
     pub told: Vec<(Id, Vec<u32>)>,
+    /// The targets whose copies were sent on, and as which messages.
+    pub sent_on: Vec<(u32, Id)>,
     /// What was to be noted, if it was not.
     pub records: Vec<Record>,
     /// Where it lies now, or what went wrong; what was asked for is then not done.
@@ -122,10 +127,18 @@ fn work(spool: &Spool, bouncer: &Bouncer, orders: &Receiver<Order>, events: &Sen
 
 fn file(spool: &Spool, bouncer: &Bouncer, task: Task) -> Filed {
     let id = task.entry.id;
-    let mut told = Vec::new();
-    let place = carry_out(spool, bouncer, &task, &mut told);
+    let (mut told, mut sent_on) = (Vec::new(), Vec::new());
+    let place =
+        send_all_on(bouncer, &task, &mut sent_on).and_then(|()| carry_out(spool, bouncer, &task, &mut told));
     let records = if place.is_ok() { Vec::new() } else { task.records };
-    Filed { id, end: task.end, told, records, place }
+    Filed { id, end: task.end, told, sent_on, records, place }
+}
+
+fn send_all_on(bouncer: &Bouncer, task: &Task, sent_on: &mut Vec<(u32, Id)>) -> Result<(), SpoolError> {
+    for onward in &task.onward {
+        sent_on.push((onward.n, send_on(bouncer, &task.entry, onward, now())?));
+    }
+    Ok(())
 }
 
 fn carry_out(
@@ -143,6 +156,9 @@ fn carry_out(
     }
     if task.end == End::Gone {
         spool.finish(id, task.place)?;
+        return Ok(task.place);
+    }
+    if task.end == End::Stay && task.records.is_empty() {
         return Ok(task.place);
     }
     let place = note(spool, task)?;

@@ -15,6 +15,7 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
+mod forward;
 mod ingest;
 mod message;
 mod porter;

@@ -11,6 +11,7 @@ use posta::route::NoRoute;
 use posta::spool::{Entry, Place, Record};
 
 use crate::destination::{hash, of_target};
+use crate::forward::Onward;
 use crate::schedule::Part;
 
 /// What was said of a target, last.
@@ -98,6 +99,8 @@ pub struct Message {
     pub filing: bool,
     /// It is to be settled as soon as the clerk has given it back.
     pub settle: bool,
+    /// Copies that are to be sent on, as users' `.forward` files want it.
+    pub onward: Vec<Onward>,
 }
 
 impl Message {
@@ -116,6 +119,7 @@ impl Message {
             jobs: 0,
             filing: false,
             settle: false,
+            onward: Vec::new(),
         }
     }
 
@@ -125,7 +129,11 @@ impl Message {
         let mut pending = Vec::new();
         for record in records {
             match record {
-                Record::Target { recipient, leaf, .. } => pending.push(Target::new(*recipient, leaf.clone())),
+                Record::Target { n, recipient, leaf } => {
+                    // What was torn off before its end mark has come again.
+                    pending.truncate((*n as usize).saturating_sub(self.targets.len()));
+                    pending.push(Target::new(*recipient, leaf.clone()));
+                }
                 Record::Expanded => self.targets.append(&mut pending),
                 Record::Done { n, relay, text, passed_on, .. } => {
                     let news = News {
@@ -182,9 +190,23 @@ impl Message {
 
     /// What is to be tried, as parts of one destination and at most 100 recipients each.
     pub fn parts(&self) -> Vec<Part> {
+        self.parts_of(|target| !target.is_final())
+    }
+
+    /// Of these what was never tried: targets that came to the message in this attempt.
+    pub fn parts_untried(&self) -> Vec<Part> {
+        self.parts_of(|target| target.news.is_none())
+    }
+
+    /// Whether there is a target that was never tried.
+    pub fn has_untried(&self) -> bool {
+        self.targets.iter().any(|target| target.news.is_none())
+    }
+
+    fn parts_of(&self, wanted: impl Fn(&Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let mut open: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
-        for (n, target) in self.targets.iter().enumerate().filter(|(_, t)| !t.is_final()) {
+        for (n, target) in self.targets.iter().enumerate().filter(|(_, t)| wanted(t)) {
             let (hand, destination) = of_target(&target.leaf.target);
             let at = open.get(&destination).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
             match at {
@@ -313,6 +335,24 @@ pub mod tests {
         let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
         recalled.recall(&records);
         assert_eq!(recalled.unexpanded(), [0, 1]);
+    }
+
+    #[test]
+    fn a_later_expansion_that_was_torn_off_is_forgotten_when_it_comes_again() {
+        let mut message = sample("s@x", &[("a@local", "")]);
+        let mut records = message.take_unsaved();
+        let came = |message: &mut Message| {
+            let target = message.targets[0].clone();
+            message.add(Target::new(0, target.leaf.clone()));
+            message.add(Target::new(0, target.leaf));
+        };
+        came(&mut message);
+        let again = message.take_unsaved();
+        records.extend_from_slice(&again[..1]);
+        records.extend_from_slice(&again);
+        let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
+        recalled.recall(&records);
+        assert_eq!(recalled.targets.len(), 3);
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub struct Runner {
     pub(crate) wishes: HashMap<Id, Wish>,
     pub(crate) passes: Vec<Pass>,
     pub(crate) scanned: bool,
-    terminating: bool,
+    pub(crate) terminating: bool,
     pub(crate) counters: Counters,
 }
 

@@ -114,7 +114,8 @@ impl Rules {
             message.unsaved.push(Record::Held { at: now, why });
             return End::Hold;
         }
-        if struck {
+        // What came to the message too late to be tried before a stop is tried first.
+        if struck || message.has_untried() {
             return End::Wait(now, message.waits_for());
         }
         let expires = message.entry.envelope.arrived.saturating_add(self.give_up);

@@ -341,5 +341,6 @@ fn outcome(n: u32, finding: &Finding, relay: &str, passed_on: bool) -> Outcome {
         relay: relay.to_string(),
         said: finding.said,
         passed_on,
+        forward: None,
     }
 }

@@ -33,7 +33,7 @@ impl Durable for Disk {
     fn append(&self, folder: &Folder, name: &str, create: bool, mode: u32) -> io::Result<File> {
         let mut flags = OFlag::O_WRONLY | OFlag::O_APPEND;
         flags.set(OFlag::O_CREAT, create);
-        folder.open_file(name, flags, mode)
+        folder.open_unwaited(name, flags, mode)
     }
 
     fn make_folder(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<()> {

@@ -63,6 +63,11 @@ impl Folder {
         Ok(Folder { fd, path: self.path.join(name), readable: true })
     }
 
+    /// Another descriptor of the same folder.
+    pub fn try_clone(&self) -> io::Result<Folder> {
+        Ok(Folder { fd: self.fd.try_clone()?, path: self.path.clone(), readable: self.readable })
+    }
+
     /// Makes a folder inside this one; `AlreadyExists` if the name is taken.
     pub fn make_inner(&self, name: &str, mode: u32) -> io::Result<()> {
         Ok(nix::sys::stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(mode))?)
@@ -71,10 +76,15 @@ impl Folder {
     /// Opens a file in this folder for reading; a link in its place is not followed, a fifo or a
     /// device in its place is not waited for. `InvalidData`: a link, or a socket.
     pub fn read(&self, name: &str) -> io::Result<File> {
-        let opened = self.open_file(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0);
+        self.open_unwaited(name, OFlag::O_RDONLY, 0)
+    }
+
+    /// Opens a file with the given flags. What can't be a file is told by name: `InvalidData`.
+    fn open_unwaited(&self, name: &str, flags: OFlag, mode: u32) -> io::Result<File> {
+        let opened = self.open_file(name, flags | OFlag::O_NONBLOCK, mode);
         opened.map_err(|error| match error.raw_os_error() {
             Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidData, "a link"),
-            Some(libc::ENXIO) => io::Error::new(io::ErrorKind::InvalidData, "a socket"),
+            Some(libc::ENXIO) => io::Error::new(io::ErrorKind::InvalidData, "a fifo or a socket"),
             _ => error,
         })
     }
@@ -152,7 +162,8 @@ pub trait Durable: Send + Sync + fmt::Debug {
     fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File>;
     /// A new file; `AlreadyExists` if the name is taken.
     fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File>;
-    /// Opens a file to append to; makes it if `create`.
+    /// Opens a file to append to; makes it if `create`. A fifo in its place is not waited for.
+    /// `InvalidData`: a link, a socket, or a fifo that nobody reads.
     fn append(&self, folder: &Folder, name: &str, create: bool, mode: u32) -> io::Result<File>;
     /// A new folder; `AlreadyExists` if the name is taken.
     fn make_folder(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<()>;
