@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, PoisonError};
 
 use crate::mail::envelope::Envelope;
+use crate::mail::header;
 use crate::mail::id::Id;
 use crate::unix::durable::Folder;
 
@@ -31,6 +32,9 @@ pub struct Entry {
     pub inode: u64,
     /// The CRC-32C of its trailer, by which its journal knows it too.
     pub crc: u32,
+    /// The value of its Message-ID field, for the log; empty if there is none. Found on the way: a
+    /// message is read through anyway.
+    pub message_id: String,
 }
 
 /// Why a file is not taken.
@@ -134,6 +138,11 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
         Some(start) => format::read_envelope(&tail[start as usize..end]),
         None => format::read_envelope(&read_range(&file, trailer.offset, length - TRAILER as u64)?),
     };
+    // A short message is in the tail, whole; of a long one the header is in the first bytes.
+    let message_id = match tail_start {
+        0 => message_id(&tail[..trailer.offset as usize]),
+        _ => message_id(&read_range(&file, 0, trailer.offset.min(BLOCK))?),
+    };
     let entry = Entry {
         id,
         file: Arc::new(file),
@@ -141,8 +150,17 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
         size: trailer.offset,
         inode: metadata.ino(),
         crc: trailer.crc,
+        message_id,
     };
     Ok((entry, metadata))
+}
+
+/// The Message-ID of a message whose first bytes these are.
+fn message_id(head: &[u8]) -> String {
+    let mut found = header::find(head, "Message-ID").map(|field| field.text()).unwrap_or_default();
+    // RFC 5322 2.1.1: no line is longer. It is kept as long as the message is open.
+    found.truncate(found.floor_char_boundary(998));
+    found
 }
 
 fn read_range(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
@@ -189,6 +207,20 @@ mod tests {
                 assert_eq!(read_range(&entry.file, 0, entry.size).unwrap(), message);
             }
         }
+    }
+
+    #[test]
+    fn its_message_id_is_found_in_a_short_one_and_in_a_long_one() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        for body in [0, 200_000] {
+            let text = format!("Subject: x\r\nmessage-id:\r\n\t<1@x>\r\n\r\n{}", "y".repeat(body));
+            let id = commit(&spool, text.as_bytes(), 1);
+            assert_eq!(spool.open(id, Place::New).unwrap().message_id, "<1@x>");
+        }
+        let id = commit(&spool, b"Subject: x\r\n\r\nMessage-ID: <2@x>\r\n", 1);
+        assert_eq!(spool.open(id, Place::New).unwrap().message_id, "");
+        let id = commit(&spool, format!("Message-ID: {}\r\n", "\u{e4}".repeat(9_000)).as_bytes(), 1);
+        assert_eq!(spool.open(id, Place::New).unwrap().message_id.len(), 998);
     }
 
     #[test]

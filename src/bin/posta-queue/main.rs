@@ -218,8 +218,8 @@ fn run(
                 patience = Duration::from_millis(5);
             }
             Some(Told::Reload) => reload(file.as_deref(), &router, &events),
-            Some(Told::Louder) => log::set_max_level(log::LevelFilter::Debug),
-            Some(Told::Quieter) => log::set_max_level(log::LevelFilter::Info),
+            Some(Told::Louder) => sink::louder(),
+            Some(Told::Quieter) => sink::quieter(),
             Some(Told::Child) | None => {}
         }
     }
