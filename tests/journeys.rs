@@ -296,17 +296,23 @@ fn the_administrator_sees_holds_and_removes() {
 #[test]
 fn sendmail_works_while_nothing_runs() {
     let mut house = House::set_up("");
-    let mut sendmail = house.command("sendmail", &["-t", "-i"]);
-    let mut child = sendmail.stdin(Stdio::piped()).spawn().unwrap();
+    let mut sendmail = house.command("sendmail", &["-t", "-i", "-v"]);
+    let mut child = sendmail.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let message = "To: alice@example.org\nBcc: carol@example.org\nSubject: by hand\n\n.\nbody\n";
     child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
     house.run();
     let mail = house.wait_for_mail("alice", 1);
     assert!(mail[0].contains("Subject: by hand") && mail[0].ends_with("\n\n.\nbody\n"), "{}", mail[0]);
     assert!(!mail[0].contains("carol") && mail[0].contains("\nMessage-ID: <"), "{}", mail[0]);
     house.wait_for_mail("carol", 1);
     house.wait_for_empty_queue();
+    // One id names it from the command to the log and the Received field.
+    let said = String::from_utf8(output.stdout).unwrap();
+    let id = said.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() == 15).expect("an id");
+    house.wait_for_log(&[id, "to=<alice@example.org>", "status=sent"]);
+    assert!(mail[0].contains(&format!("id {id}")), "{}", mail[0]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::layout::split;
 use super::{Place, Spool, SpoolError};
 
 /// So much is read at once. A message shorter than this costs one read.
-const BLOCK: u64 = 64 << 10;
+pub(super) const BLOCK: u64 = 64 << 10;
 
 /// A queue file, opened and found sound.
 #[derive(Debug)]

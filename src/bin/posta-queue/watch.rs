@@ -88,6 +88,7 @@ impl Watch {
 
     /// At the start: `new/` before `cur/`, since messages move that way.
     fn first_scan(&mut self) -> Result<(), SpoolError> {
+        self.dropped()?.into_iter().for_each(|id| self.porter.finish(id));
         let events = &self.events;
         let mut batch = Vec::new();
         self.spool.scan_new(&mut |id| {
@@ -121,10 +122,14 @@ impl Watch {
     }
 
     fn scan_drop(&mut self) -> Result<(), SpoolError> {
+        self.dropped()?.into_iter().for_each(|id| self.porter.fetch(id));
+        Ok(())
+    }
+
+    fn dropped(&self) -> Result<Vec<Id>, SpoolError> {
         let mut dropped = Vec::new();
         self.spool.scan_drop(&mut |id| dropped.push(id))?;
-        dropped.into_iter().for_each(|id| self.porter.fetch(id));
-        Ok(())
+        Ok(dropped)
     }
 
     /// Reads the hints that are there; `true` if some may have been lost.
