@@ -5,6 +5,8 @@ mod station;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use station::sink::Sink;
@@ -291,6 +293,24 @@ fn the_administrator_sees_holds_and_removes() {
     wait_for("a deferred row", || listed().contains("\"deferred\"").then_some(()));
     house.output("postactl", &["retry", "elsewhere.example"]);
     sink.wait_for(2);
+}
+
+#[test]
+fn what_a_user_may_not_do_is_told_by_the_exit_code() {
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can ask as somebody else.
+        return;
+    }
+    let house = House::start("");
+    fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let asked = |words: &[&str]| house.command("postactl", words).uid(65534).gid(65534).output().unwrap();
+    assert!(asked(&["queue"]).status.success());
+    for words in [&["delete", "0123456789ABCDE"][..], &["retry", "all"], &["show", "0123456789ABCDE"]] {
+        let output = asked(words);
+        assert_eq!(output.status.code(), Some(77), "{words:?}: {output:?}");
+    }
+    let output = house.command("postactl", &["delete", "0123456789ABCDE"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
 }
 
 #[test]

@@ -13,14 +13,14 @@ use posta::mail::address::Mailbox;
 use posta::mail::id::Id;
 use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 
-use posta::courier::order::{Answer, Order, Row};
+use posta::courier::order::{Answer, Failure, Order, Row};
 
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::destination::of_target;
 use crate::ingest::SharedRouter;
 use crate::message::Message;
-use crate::runner::{Event, date};
+use crate::runner::{Event, date, failure};
 use crate::schedule::Listed;
 
 /// Connections served at once.
@@ -70,7 +70,8 @@ impl Desk {
     fn accept(&self, packets: Packets) {
         if self.busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
             self.busy.fetch_sub(1, Ordering::Relaxed);
-            let busy = Answer::Failed(format!("{CONNECTIONS} others are being answered; try again"));
+            let busy =
+                Answer::Failed(Failure::Later, format!("{CONNECTIONS} others are being answered; try again"));
             // Whoever asked sees the end of the connection if even this does not reach it.
             let _ = say(&packets, &busy);
             return;
@@ -98,12 +99,12 @@ impl Desk {
         }
         let order = match Order::decode(&buffer[..length]) {
             Ok(order) => order,
-            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => return say(packets, &Answer::Failed(Failure::Wrong, error.to_string())),
         };
         let (_, own) = posta::unix::users::current();
         if !order.is_harmless() && peer.uid != 0 && peer.uid != own {
             let why = "only root and the queue's own user may do this".to_string();
-            return say(packets, &Answer::Failed(why));
+            return say(packets, &Answer::Failed(Failure::Denied, why));
         }
         match order {
             Order::List => self.list(packets),
@@ -137,11 +138,11 @@ impl Desk {
         self.events.send(Event::Order(order, sender)).map_err(io::Error::other)?;
         for answer in answers {
             say(packets, &answer)?;
-            if matches!(answer, Answer::End | Answer::Failed(_)) {
+            if matches!(answer, Answer::End | Answer::Failed(..)) {
                 return Ok(());
             }
         }
-        say(packets, &Answer::Failed("posta-queue is going down".into()))
+        say(packets, &Answer::Failed(Failure::Later, "posta-queue is going down".into()))
     }
 
     fn listing(&self) -> io::Result<Vec<Listing>> {
@@ -198,7 +199,7 @@ impl Desk {
         let listed = self.listing()?.into_iter().find(|l| l.listed.id == id);
         let (message, records) = match self.find(id) {
             Ok(found) => found,
-            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => return say(packets, &Answer::Failed(failure(&error), error.to_string())),
         };
         let place = message.place;
         let known = listed.as_ref().map_or(Listed { id, place, state: "active", due: None }, |l| l.listed);
@@ -221,7 +222,7 @@ impl Desk {
                 packets.send(&packet, Some(message.entry.file.as_fd()))?;
                 say(packets, &Answer::End)
             }
-            Err(error) => say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => say(packets, &Answer::Failed(failure(&error), error.to_string())),
         }
     }
 }

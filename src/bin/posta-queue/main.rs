@@ -113,7 +113,7 @@ fn pass_by_another(socket: &Path) -> Result<bool, Failure> {
     match orders::give(socket, &Order::Pass, None, &mut |_, _| {}) {
         Ok(()) => Ok(true),
         Err(error) if error.is_not_running() => Ok(false),
-        Err(error) => Err(Failure(sysexits::UNAVAILABLE, error.to_string())),
+        Err(error) => Err(Failure(error.exit_code(), error.to_string())),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
-use posta::courier::order::{Answer, Order};
+use posta::courier::order::{Answer, Failure, Order};
 use posta::courier::report::Report;
 
 use posta::spool::{Place, Record, SpoolError};
@@ -134,6 +134,14 @@ pub fn now() -> u64 {
 /// A time in the form of RFC 5322.
 pub fn date(micros: u64) -> String {
     posta::mail::trace::date((micros / SECOND) as i64)
+}
+
+/// What kind of reason a fault of the spool is for an order that comes to nothing.
+pub fn failure(error: &SpoolError) -> Failure {
+    match error {
+        SpoolError::Gone { .. } | SpoolError::Unsound { .. } => Failure::Wrong,
+        _ => Failure::Later,
+    }
 }
 
 impl Runner {
@@ -295,7 +303,7 @@ impl Runner {
 
     fn not_opened(&mut self, id: Id, place: Place, error: &SpoolError) {
         if let Some(wish) = self.wishes.remove(&id) {
-            wish.fail(format!("{id}: {error}"));
+            wish.fail(failure(error), format!("{id}: {error}"));
         }
         self.schedule.forget(id);
         match error {

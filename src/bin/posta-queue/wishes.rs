@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
-use posta::courier::order::{Answer, Order};
+use posta::courier::order::{Answer, Failure, Order};
 
 use posta::spool::{Place, Record};
 
@@ -31,8 +31,8 @@ impl Wish {
     }
 
     /// It can't be granted.
-    pub fn fail(&self, why: String) {
-        self.answer(Answer::Failed(why));
+    pub fn fail(&self, failure: Failure, why: String) {
+        self.answer(Answer::Failed(failure, why));
     }
 
     fn done(&self, text: String) {
@@ -68,7 +68,7 @@ impl Runner {
             Order::RetryId(id) => {
                 let id = *id;
                 match self.schedule.hurry(now, |waiting, _| waiting == id) {
-                    0 => reply.fail(format!("{id}: {}", self.why_not_retried(id))),
+                    0 => reply.fail(Failure::Wrong, format!("{id}: {}", self.why_not_retried(id))),
                     _ => reply.done(format!("{id} will be tried now")),
                 }
             }
@@ -83,7 +83,7 @@ impl Runner {
             }
             // The desk serves these itself.
             Order::List | Order::Show(_) | Order::Cat(_) => {
-                reply.fail("not an order for the runner".into());
+                reply.fail(Failure::Wrong, "not an order for the runner".into());
             }
         }
     }
@@ -111,7 +111,7 @@ impl Runner {
             self.wishes.insert(id, wish);
             self.ingest.open(id, place);
         } else {
-            wish.fail(format!("{id}: no such message in the queue"));
+            wish.fail(Failure::Wrong, format!("{id}: no such message in the queue"));
         }
     }
 
@@ -145,7 +145,7 @@ impl Runner {
                     message.unsaved.push(Record::Released { at: now });
                     wish.done(format!("{id} is released"));
                 } else {
-                    wish.fail(format!("{id} is not on hold"));
+                    wish.fail(Failure::Wrong, format!("{id} is not on hold"));
                 }
                 let (records, waits_for) = (message.take_unsaved(), message.waits_for());
                 self.file(id, Vec::new(), records, End::Wait(now, waits_for));
