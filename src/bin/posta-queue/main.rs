@@ -21,6 +21,8 @@ mod porter;
 mod runner;
 mod schedule;
 mod settings;
+#[cfg(test)]
+mod stage;
 mod turns;
 mod verdict;
 mod watch;

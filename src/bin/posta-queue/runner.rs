@@ -55,6 +55,8 @@ pub enum Event {
         /// Why.
         error: SpoolError,
     },
+    /// A message that made us panic while it was opened: it lies in `hold/` now.
+    PutOnHold(Id),
     /// A clerk has done, or failed to do, a task.
     Filed(Filed),
     /// A hand greeted.
@@ -216,6 +218,7 @@ impl Runner {
             Event::Scanned => self.scanned = true,
             Event::Opened(message) => self.opened(*message),
             Event::NotOpened { id, place, error } => self.not_opened(id, place, &error),
+            Event::PutOnHold(id) => self.put_on_hold(id),
             Event::Filed(filed) => self.filed(filed),
             Event::HandUp { hand, line, credits } => {
                 log::info!("{} takes {credits} jobs at once", crate::dispatch::program(hand));
@@ -323,6 +326,14 @@ impl Runner {
         self.left(id);
     }
 
+    fn put_on_hold(&mut self, id: Id) {
+        if let Some(wish) = self.wishes.remove(&id) {
+            wish.fail(Failure::Later, format!("{id}: can't be opened; it is on hold, and the log says more"));
+        }
+        self.schedule.hold(id);
+        self.left(id);
+    }
+
     /// A message has left the working set: passes wait for it no longer.
     pub(crate) fn left(&mut self, id: Id) {
         for pending in self.passes.iter_mut().filter_map(|p| p.pending.as_mut()) {
@@ -371,5 +382,54 @@ impl Runner {
             self.note(id);
         });
         self.clerks.sync_journals();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use crate::stage::Stage;
+
+    use super::*;
+
+    #[test]
+    fn what_can_t_be_read_now_is_looked_for_where_it_lies() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let [new, cur] = ["0123456789ABCDE", "0123456789ABCDF"].map(|id| Id::parse(id).unwrap());
+        let unreadable = |id, place| {
+            let source = std::io::Error::other("too many open files");
+            Event::NotOpened { id, place, error: SpoolError::Io { path: "x".into(), source } }
+        };
+        runner.schedule.add_fresh(new);
+        assert_eq!(runner.schedule.next_open(now()), Some((new, Place::New)));
+        runner.hear(unreadable(new, Place::New));
+        // Not among those that wait, which are looked for in cur/: the next scan of new/ finds it.
+        assert_eq!((runner.schedule.counts(), runner.schedule.wake_at()), ([0; 4], None));
+        runner.hear(Event::Fresh(vec![new]));
+        assert_eq!(runner.schedule.next_open(now()), Some((new, Place::New)));
+
+        runner.schedule.add_waiting(cur, now(), 0);
+        assert_eq!(runner.schedule.next_open(now()), Some((cur, Place::Cur)));
+        runner.hear(unreadable(cur, Place::Cur));
+        assert_eq!(runner.schedule.next_open(now()), None);
+        assert_eq!(runner.schedule.next_open(now() + FILE_AGAIN), Some((cur, Place::Cur)));
+    }
+
+    #[test]
+    fn one_that_made_us_panic_gives_its_slot_back() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = Id::parse("0123456789ABCDE").unwrap();
+        runner.schedule.add_fresh(id);
+        runner.schedule.next_open(now());
+        let (answers, answer) = channel();
+        runner.order(Order::Delete(id), answers);
+        runner.hear(Event::PutOnHold(id));
+        assert_eq!(runner.schedule.counts(), [0, 0, 0, 1]);
+        assert!(matches!(answer.recv(), Ok(Answer::Failed(Failure::Later, _))));
     }
 }
