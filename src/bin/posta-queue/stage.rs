@@ -10,7 +10,7 @@ use posta::unix::durable::Disk;
 
 use posta::config::{self, Config};
 
-use posta::route::Router;
+use posta::route::{Router, Settings};
 use posta::spool::{Committer, Draft, Spool};
 
 use crate::bounce::Bouncer;
@@ -28,7 +28,7 @@ fn config() -> Config {
 
 /// A router without aliases.
 pub fn router() -> Router {
-    Router::new(settings::router(&config()))
+    Router::new(Settings::of(&config()))
 }
 
 /// A spool, and what works on it.
