@@ -209,13 +209,16 @@ impl Runner {
             Event::Aside(found) => {
                 for (id, due, destination, held) in found {
                     if held {
-                        self.schedule.add_held(id)
+                        self.schedule.found_held(id)
                     } else {
-                        self.schedule.add_waiting(id, due, destination)
+                        self.schedule.found_waiting(id, due, destination)
                     }
                 }
             }
-            Event::Scanned => self.scanned = true,
+            Event::Scanned => {
+                self.scanned = true;
+                self.schedule.scanned();
+            }
             Event::Opened(message) => self.opened(*message),
             Event::NotOpened { id, place, error } => self.not_opened(id, place, &error),
             Event::PutOnHold(id) => self.put_on_hold(id),
@@ -316,8 +319,8 @@ impl Runner {
             _ => {
                 log::error!("{id}: {error}; it will be tried again");
                 match place {
-                    Place::Hold => self.schedule.add_held(id),
-                    Place::Cur => self.schedule.add_waiting(id, now() + FILE_AGAIN, 0),
+                    Place::Hold => self.schedule.hold(id),
+                    Place::Cur => self.schedule.defer(id, now() + FILE_AGAIN, 0),
                     // What waits is looked for in cur/; what is in new/ the scans find again.
                     Place::New => {}
                 }
@@ -411,7 +414,7 @@ mod tests {
         runner.hear(Event::Fresh(vec![new]));
         assert_eq!(runner.schedule.next_open(now()), Some((new, Place::New)));
 
-        runner.schedule.add_waiting(cur, now(), 0);
+        runner.schedule.found_waiting(cur, now(), 0);
         assert_eq!(runner.schedule.next_open(now()), Some((cur, Place::Cur)));
         runner.hear(unreadable(cur, Place::Cur));
         assert_eq!(runner.schedule.next_open(now()), None);

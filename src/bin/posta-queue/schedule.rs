@@ -75,6 +75,8 @@ pub struct Schedule {
     /// Deferred: when due, which, and a hash of where to.
     waiting: BTreeSet<(u64, Id, u32)>,
     held: HashSet<Id>,
+    /// Until the first scan is through: what has had a slot. The scan may still tell of it as it was.
+    met: Option<HashSet<Id>>,
     pub(crate) slots: HashMap<Id, Slot>,
     /// Slots by hand they are charged to.
     charged: [usize; 2],
@@ -100,6 +102,7 @@ impl Schedule {
             fresh_ids: HashSet::new(),
             waiting: BTreeSet::new(),
             held: HashSet::new(),
+            met: Some(HashSet::new()),
             slots: HashMap::new(),
             charged: [0; 2],
             deferred: 0,
@@ -119,16 +122,28 @@ impl Schedule {
         }
     }
 
-    /// A message that waits until `due`, with the hash of its destination.
-    pub fn add_waiting(&mut self, id: Id, due: u64, destination: u32) {
-        if !self.slots.contains_key(&id) {
+    /// The scan has found a message that waits until `due`, with the hash of its destination.
+    pub fn found_waiting(&mut self, id: Id, due: u64, destination: u32) {
+        if !self.has_met(id) {
             self.waiting.insert((due, id, destination));
         }
     }
 
-    /// A message that is not to be tried.
-    pub fn add_held(&mut self, id: Id) {
-        self.held.insert(id);
+    /// The scan has found a message that is not to be tried.
+    pub fn found_held(&mut self, id: Id) {
+        if !self.has_met(id) {
+            self.held.insert(id);
+        }
+    }
+
+    /// What happened to a message while the scan went on is newer than what the scan says of it.
+    fn has_met(&self, id: Id) -> bool {
+        self.slots.contains_key(&id) || self.met.as_ref().is_some_and(|met| met.contains(&id))
+    }
+
+    /// The scan is through.
+    pub fn scanned(&mut self) {
+        self.met = None;
     }
 
     /// The next message to open, if there is one and a slot for it. It has the slot from now on.
@@ -147,6 +162,9 @@ impl Schedule {
     }
 
     fn take_slot(&mut self, id: Id, place: Place) {
+        if let Some(met) = &mut self.met {
+            met.insert(id);
+        }
         self.deferred += usize::from(place != Place::New);
         self.slots.insert(id, Slot { place, charged: None, queued: 0 });
     }
@@ -442,10 +460,24 @@ mod tests {
     #[test]
     fn deferred_mail_has_at_most_half_of_the_slots() {
         let mut s = schedule(40, 1000);
-        (0..100).for_each(|n| s.add_waiting(id(n), NOW, 0));
+        (0..100).for_each(|n| s.found_waiting(id(n), NOW, 0));
         open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
         assert_eq!(s.counts(), [0, 20, 80, 0]);
         assert_eq!(s.wake_at(), Some(NOW));
+    }
+
+    #[test]
+    fn what_happens_while_the_scan_goes_on_is_newer_than_the_scan() {
+        let mut s = schedule(40, 10);
+        (1..=3).for_each(|n| s.add_fresh(id(n)));
+        open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+        s.defer(id(1), NOW + 9 * SECOND, 0);
+        s.hold(id(2));
+        s.forget(id(3));
+        (1..=4).for_each(|n| s.found_waiting(id(n), NOW + 5 * SECOND, 0));
+        assert_eq!(s.counts(), [0, 0, 2, 1]);
+        assert_eq!(s.wake_at(), Some(NOW + 5 * SECOND));
+        s.scanned();
     }
 
     #[test]
@@ -535,8 +567,8 @@ mod tests {
     #[test]
     fn the_administrator_hurries_one_destination_only() {
         let mut s = schedule(40, 10);
-        s.add_waiting(id(1), NOW + 100 * SECOND, 7);
-        s.add_waiting(id(2), NOW + 100 * SECOND, 8);
+        s.found_waiting(id(1), NOW + 100 * SECOND, 7);
+        s.found_waiting(id(2), NOW + 100 * SECOND, 8);
         assert_eq!(s.hurry(NOW, |_, destination| destination == 7), 1);
         assert_eq!(s.next_open(NOW), Some((id(1), Place::Cur)));
         assert_eq!(s.next_open(NOW), None);

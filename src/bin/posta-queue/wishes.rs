@@ -110,8 +110,10 @@ impl Runner {
         } else if let Some(place) = self.schedule.fetch(id) {
             self.wishes.insert(id, wish);
             self.ingest.open(id, place);
-        } else {
+        } else if self.scanned {
             wish.fail(Failure::Wrong, format!("{id}: no such message in the queue"));
+        } else {
+            wish.fail(Failure::Later, format!("{id}: not known yet: the spool is still being scanned"));
         }
     }
 
@@ -192,6 +194,8 @@ impl Runner {
         for (state, count) in [("new", fresh), ("active", active), ("deferred", deferred), ("held", held)] {
             text.push_str(&format!("posta_queue_messages{{state=\"{state}\"}} {count}\n"));
         }
+        text.push_str("# TYPE posta_queue_scanned gauge\n");
+        text.push_str(&format!("posta_queue_scanned {}\n", u8::from(self.scanned)));
         let totals = [
             ("posta_queue_taken_total", c.messages[0]),
             ("posta_queue_removed_total", c.messages[1]),
