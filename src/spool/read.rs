@@ -80,6 +80,20 @@ impl Spool {
         }
     }
 
+    /// What is said of a message, for a list: its content is not read, so its checksum is not checked,
+    /// and nothing is moved.
+    pub fn peek(&self, id: Id, place: Place) -> Result<Entry, SpoolError> {
+        let (folder, name) = self.lies(id, place)?;
+        match opened(folder, &name, id, Check::Envelope) {
+            Ok((entry, _)) => Ok(entry),
+            Err(Refused::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SpoolError::Gone { id })
+            }
+            Err(Refused::Io(error)) => Err(SpoolError::io(folder.path().join(name), error)),
+            Err(Refused::Unsound(why)) => Err(SpoolError::Unsound { id, why }),
+        }
+    }
+
     /// Moves an unsound message to `corrupt/`. What has no journal may never have been
     /// acknowledged (S2a); what has one was.
     fn set_apart(&self, id: Id, place: Place, why: &str) -> Result<(), SpoolError> {
@@ -115,8 +129,21 @@ impl Spool {
     }
 }
 
+/// How much of a queue file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// All of it, and its checksum made.
+    Whole,
+    /// What stands at its end.
+    Envelope,
+}
+
 /// Reads a queue file through; gives also what the file system says of it.
 pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metadata), Refused> {
+    opened(folder, name, id, Check::Whole)
+}
+
+fn opened(folder: &Folder, name: &str, id: Id, check: Check) -> Result<(Entry, Metadata), Refused> {
     let file = folder.read(name)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -126,7 +153,10 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
     let tail_start = length.saturating_sub(BLOCK);
     let tail = read_range(&file, tail_start, length)?;
     let end = tail.len().checked_sub(TRAILER).ok_or_else(|| Refused::unsound(FormatError::NoTrailer))?;
-    let crc = crc32c::crc32c_append(checksum(&file, tail_start)?, &tail[..end]);
+    let crc = match check {
+        Check::Whole => Some(crc32c::crc32c_append(checksum(&file, tail_start)?, &tail[..end])),
+        Check::Envelope => None,
+    };
     let trailer = format::read_trailer(&tail[end..], id, crc).map_err(Refused::unsound)?;
     let text_length = (length - TRAILER as u64)
         .checked_sub(trailer.offset)
@@ -221,6 +251,20 @@ mod tests {
         assert_eq!(spool.open(id, Place::New).unwrap().message_id, "");
         let id = commit(&spool, format!("Message-ID: {}\r\n", "\u{e4}".repeat(9_000)).as_bytes(), 1);
         assert_eq!(spool.open(id, Place::New).unwrap().message_id.len(), 998);
+    }
+
+    #[test]
+    fn a_look_at_one_moves_nothing_and_reads_the_envelope_only() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = commit(&spool, &[b'x'; 200_000], 2);
+        let file = File::options().write(true).open(path(&spool, "new", id)).unwrap();
+        file.write_all_at(b"y", 0).unwrap();
+        let entry = spool.peek(id, Place::New).unwrap();
+        assert_eq!((entry.size, entry.envelope.recipients.len()), (200_000, 2));
+        file.set_len(9).unwrap();
+        assert!(matches!(spool.peek(id, Place::New), Err(SpoolError::Unsound { .. })));
+        assert!(path(&spool, "new", id).exists());
+        assert!(matches!(spool.peek(id, Place::Hold), Err(SpoolError::Gone { .. })));
     }
 
     #[test]

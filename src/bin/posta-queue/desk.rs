@@ -21,7 +21,7 @@ use crate::destination::of_target;
 use crate::ingest::SharedRouter;
 use crate::message::Message;
 use crate::runner::{Event, date, failure};
-use crate::schedule::Listed;
+use crate::schedule::{Listed, State};
 
 /// Connections served at once.
 const CONNECTIONS: usize = 16;
@@ -34,7 +34,7 @@ pub struct Listing {
     /// Which, where, and in what state.
     pub listed: Listed,
     /// The row, where the message is open.
-    pub row: Option<Row>,
+    pub row: Option<Box<Row>>,
 }
 
 /// Serves `run/queue`.
@@ -145,17 +145,16 @@ impl Desk {
         say(packets, &Answer::Failed(Failure::Later, "posta-queue is going down".into()))
     }
 
-    fn listing(&self) -> io::Result<Vec<Listing>> {
+    /// Row by row, in the order of the ids: however long the queue is, one message is open at a time.
+    fn list(&self, packets: &Packets) -> io::Result<()> {
         let (sender, answer) = channel();
         self.events.send(Event::List(sender)).map_err(io::Error::other)?;
-        answer.recv().map_err(io::Error::other)
-    }
-
-    fn list(&self, packets: &Packets) -> io::Result<()> {
-        for listing in self.listing()? {
-            let row = match listing.row {
-                Some(row) => Some(row),
-                None => self.row(&listing.listed),
+        let mut listings = answer.recv().map_err(io::Error::other)?;
+        listings.sort_unstable_by_key(|listing| listing.listed.id);
+        for Listing { listed, row } in listings {
+            let row = match row {
+                Some(row) => Some(*row),
+                None => self.look(listed.id, listed.place).ok().map(|(m, _)| make_row(&m, &listed)),
             };
             // One that was finished since the list was made is not in it.
             if let Some(row) = row {
@@ -165,20 +164,12 @@ impl Desk {
         say(packets, &Answer::End)
     }
 
-    /// The row of a message that is not open: its files say the rest.
-    fn row(&self, listed: &Listed) -> Option<Row> {
-        let (message, _) = self.look(listed.id, listed.place).ok()?;
-        Some(make_row(&message, listed))
-    }
-
+    /// A message that is not open, as its files say; nothing of it is changed.
     fn look(&self, id: Id, place: Place) -> Result<(Message, Vec<Record>), SpoolError> {
-        let entry = Arc::new(self.spool.open(id, place)?);
-        let mut message = Message::fresh(entry.clone(), place);
-        let mut records = Vec::new();
-        if let Some(journal) = if place == Place::New { None } else { self.spool.journal(&entry)? } {
-            records = journal.records().to_vec();
-            message.recall(&records);
-        }
+        let entry = Arc::new(self.spool.peek(id, place)?);
+        let records = if place == Place::New { Vec::new() } else { self.spool.peek_journal(&entry)? };
+        let mut message = Message::fresh(entry, place);
+        message.recall(&records);
         Ok((message, records))
     }
 
@@ -196,14 +187,16 @@ impl Desk {
     }
 
     fn show(&self, packets: &Packets, id: Id) -> io::Result<()> {
-        let listed = self.listing()?.into_iter().find(|l| l.listed.id == id);
+        let (sender, answer) = channel();
+        self.events.send(Event::Find(id, sender)).map_err(io::Error::other)?;
+        let known = answer.recv().map_err(io::Error::other)?;
         let (message, records) = match self.find(id) {
             Ok(found) => found,
             Err(error) => return say(packets, &Answer::Failed(failure(&error), error.to_string())),
         };
-        let place = message.place;
-        let known = listed.as_ref().map_or(Listed { id, place, state: "active", due: None }, |l| l.listed);
-        let row = listed.and_then(|l| l.row).unwrap_or_else(|| make_row(&message, &known));
+        let unknown = Listed { id, place: message.place, state: State::Active, due: 0 };
+        let listed = known.as_ref().map_or(unknown, |known| known.listed);
+        let row = known.and_then(|known| known.row).map_or_else(|| make_row(&message, &listed), |row| *row);
         say(packets, &Answer::Row(row))?;
         for record in &records {
             if let Some(text) = in_words(&message, record) {
@@ -241,12 +234,12 @@ pub fn make_row(message: &Message, listed: &Listed) -> Row {
     }
     Row {
         id: listed.id,
-        state: listed.state.to_string(),
+        state: listed.state.word().to_string(),
         sender: envelope.sender.to_string(),
         recipients,
         size: message.entry.size,
         arrived: envelope.arrived,
-        next: listed.due.map(|due| due / crate::schedule::SECOND),
+        next: listed.next().map(|due| due / crate::schedule::SECOND),
         reason: message.reason(),
     }
 }

@@ -88,6 +88,8 @@ pub enum Event {
     Order(Order, Sender<Answer>),
     /// A list of what is known is wanted.
     List(Sender<Vec<Listing>>),
+    /// What is known of one message is wanted.
+    Find(Id, Sender<Option<Listing>>),
     /// New rules from the configuration.
     Rules(Rules),
     /// Finish what is under way and go.
@@ -232,6 +234,7 @@ impl Runner {
             Event::Report { hand, connection, report } => self.heard(hand, connection, report),
             Event::Order(order, answers) => self.order(order, answers),
             Event::List(answers) => self.list(&answers),
+            Event::Find(id, answers) => self.find(id, &answers),
             Event::Rules(rules) => self.rules = rules,
             Event::Terminate => self.terminate(),
             Event::Tick => {}

@@ -350,16 +350,30 @@ impl Schedule {
         alone.chain(due).min()
     }
 
-    /// Everything known, for a list: id, place, its state in a word, and when it is due.
+    /// Everything known, for a list, in no order. A small value for each: there may be a million.
     pub fn list(&self) -> Vec<Listed> {
-        let fresh = self.fresh.iter().map(|id| Listed::new(*id, Place::New, "new", None));
-        let bench = self.bench.values().flatten().map(|(id, place)| Listed::new(*id, *place, "active", None));
-        let open = self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, "active", None));
-        let waiting = self.waiting.iter().map(|w| Listed::new(w.1, Place::Cur, "deferred", Some(w.0)));
-        let held = self.held.iter().map(|id| Listed::new(*id, Place::Hold, "held", None));
-        let mut all: Vec<Listed> = fresh.chain(bench).chain(open).chain(waiting).chain(held).collect();
-        all.sort_unstable_by_key(|l| l.id);
+        let [fresh, active, deferred, held] = self.counts();
+        let mut all = Vec::with_capacity(fresh + active + deferred + held);
+        all.extend(self.fresh.iter().map(|id| Listed::new(*id, Place::New, State::New)));
+        let bench = self.bench.values().flatten();
+        all.extend(bench.map(|(id, place)| Listed::new(*id, *place, State::Active)));
+        all.extend(self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, State::Active)));
+        let deferred =
+            |w: &(u64, Id, u32)| Listed { due: w.0, ..Listed::new(w.1, Place::Cur, State::Deferred) };
+        all.extend(self.waiting.iter().map(deferred));
+        all.extend(self.held.iter().map(|id| Listed::new(*id, Place::Hold, State::Held)));
         all
+    }
+
+    /// What is known of one message.
+    pub fn find(&self, id: Id) -> Option<Listed> {
+        if let Some(slot) = self.slots.get(&id) {
+            return Some(Listed::new(id, slot.place, State::Active));
+        }
+        if self.held.contains(&id) {
+            return Some(Listed::new(id, Place::Hold, State::Held));
+        }
+        self.list().into_iter().find(|listed| listed.id == id)
     }
 
     /// How many messages are fresh, in the working set, deferred, held.
@@ -375,15 +389,45 @@ pub struct Listed {
     pub id: Id,
     /// Where its file lies, as far as the schedule knows.
     pub place: Place,
-    /// `new`, `active`, `deferred`, `held`.
-    pub state: &'static str,
-    /// When it is due.
-    pub due: Option<u64>,
+    /// What becomes of it just now.
+    pub state: State,
+    /// When it is due, if it is deferred; else 0.
+    pub due: u64,
+}
+
+/// What becomes of a message just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has not been opened yet.
+    New,
+    /// It is worked on, or about to be.
+    Active,
+    /// It waits for its time.
+    Deferred,
+    /// It waits for the administrator.
+    Held,
+}
+
+impl State {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::New => "new",
+            State::Active => "active",
+            State::Deferred => "deferred",
+            State::Held => "held",
+        }
+    }
 }
 
 impl Listed {
-    fn new(id: Id, place: Place, state: &'static str, due: Option<u64>) -> Listed {
-        Listed { id, place, state, due }
+    fn new(id: Id, place: Place, state: State) -> Listed {
+        Listed { id, place, state, due: 0 }
+    }
+
+    /// When it is due, if it is deferred.
+    pub fn next(&self) -> Option<u64> {
+        (self.state == State::Deferred).then_some(self.due)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::clerk::End;
 use crate::desk::{Listing, make_row};
 use crate::destination::hash;
 use crate::runner::{Runner, now};
+use crate::schedule::{Listed, State};
 
 /// What the administrator wants with one message, once nothing of it is under way.
 #[derive(Debug)]
@@ -89,8 +90,8 @@ impl Runner {
     }
 
     fn why_not_retried(&self, id: Id) -> &'static str {
-        match self.schedule.list().iter().find(|l| l.id == id).map(|l| l.state) {
-            Some("held") => "is on hold; release it first",
+        match self.schedule.find(id).map(|listed| listed.state) {
+            Some(State::Held) => "is on hold; release it first",
             Some(_) => "is being tried already",
             None => "no such message in the queue",
         }
@@ -157,12 +158,19 @@ impl Runner {
 
     /// What is known of every message.
     pub(crate) fn list(&self, answers: &Sender<Vec<Listing>>) {
-        let listing = self.schedule.list().into_iter().map(|listed| {
-            let row = self.messages.get(&listed.id).map(|message| make_row(message, &listed));
-            Listing { listed, row }
-        });
+        let listings = self.schedule.list().into_iter().map(|listed| self.listing(listed)).collect();
         // The desk may have given up; it says so itself.
-        let _ = answers.send(listing.collect());
+        let _ = answers.send(listings);
+    }
+
+    /// What is known of one message.
+    pub(crate) fn find(&self, id: Id, answers: &Sender<Option<Listing>>) {
+        let _ = answers.send(self.schedule.find(id).map(|listed| self.listing(listed)));
+    }
+
+    fn listing(&self, listed: Listed) -> Listing {
+        let row = self.messages.get(&listed.id).map(|message| Box::new(make_row(message, &listed)));
+        Listing { listed, row }
     }
 
     /// Answers those who wait for a pass that has come to its end.
@@ -173,7 +181,7 @@ impl Runner {
         let list =
             if self.passes.iter().any(|p| p.pending.is_none()) { self.schedule.list() } else { Vec::new() };
         for pass in self.passes.iter_mut().filter(|p| p.pending.is_none()) {
-            let due = list.iter().filter(|l| l.state != "held" && l.due.is_none_or(|due| due <= now));
+            let due = list.iter().filter(|l| l.state != State::Held && l.due <= now);
             pass.pending = Some(due.map(|l| l.id).collect());
         }
         self.passes.retain(|pass| {
