@@ -16,7 +16,7 @@
 //!
 //! Foreign crates have one door each (`tests/doors.rs`): mio in `net/acceptor`, crossbeam in
 //! `net/pool`, hickory and tokio in `dns/resolver`, env_logger in
-//! `logbook/sink`, getopts in the programs' `main.rs`, libc and nix in `unix/`.
+//! `logbook/sink`, getopts in `config/options` and the `main.rs` of the commands, libc and nix in `unix/`.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

@@ -17,7 +17,7 @@ use posta::mail::envelope::{BodyKind, Envelope, Origin};
 use posta::mail::id::Id;
 
 use posta::courier::drop::{Dropped, Submission};
-use posta::courier::order::{Answer, Order, Row};
+use posta::courier::order::{Answer, Failure, Order, Row};
 
 use posta::spool::Spool;
 
@@ -447,11 +447,13 @@ fn orders_are_given_as_they_are_typed() {
         assert_eq!(code(&output), 0, "{words:?}: {output:?}");
         assert_eq!(asked.join().unwrap(), wanted);
     }
-    let asked = place.queue(vec![Answer::Failed("no such message".into())]);
-    let output = place.postactl(&["delete", id.as_str()]);
-    asked.join().unwrap();
-    assert_eq!(code(&output), 65);
-    assert!(said(&output).contains("0123456789ABCDE: no such message"), "{output:?}");
+    for (failure, exit) in [(Failure::Wrong, 65), (Failure::Denied, 77), (Failure::Later, 75)] {
+        let asked = place.queue(vec![Answer::Failed(failure, "no such message".into())]);
+        let output = place.postactl(&["delete", id.as_str()]);
+        asked.join().unwrap();
+        assert_eq!(code(&output), exit, "{failure:?}");
+        assert!(said(&output).contains("no such message"), "{output:?}");
+    }
 }
 
 #[test]

@@ -15,7 +15,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("crossbeam_channel", &["net/pool"]),
     ("env_logger", &["logbook/sink"]),
     ("fastrand", &[]),
-    ("getopts", &["bin/*/main.rs"]),
+    (
+        "getopts",
+        &["config/options", "bin/postactl/main.rs", "bin/posta-drop/main.rs", "bin/sendmail/main.rs"],
+    ),
     ("icu_normalizer", &["sasl/prepare"]),
     ("idna", &["dns/answer"]),
     ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),

@@ -5,6 +5,8 @@ mod station;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use station::sink::Sink;
@@ -33,8 +35,11 @@ fn a_mail_is_put_into_its_mailbox_byte_for_byte() {
     assert_eq!(fields[..2], ["Return-Path: <a@x.example>", "Delivered-To: alice@example.org"]);
     assert!(fields[2].starts_with("Received: from client.example (unknown [127."), "{copy}");
     assert!(copy.contains(&id) && !copy.contains('\r'), "{copy}");
+    house.wait_for_log(&[&id, "from=<a@x.example>", "nrcpt=1 (queue active)"]);
     house.wait_for_log(&[&id, "to=<alice@example.org>", "relay=local", "dsn=2.", "status=sent"]);
     house.wait_for_log(&[&id, "removed"]);
+    // Postfix's cleanup has this line too; the test's message has no such field.
+    house.wait_for_log(&[&format!("{id}: message-id=<>")]);
     house.wait_for_empty_queue();
 }
 
@@ -225,6 +230,19 @@ fn a_bad_configuration_is_reported_and_the_old_one_stays() {
 }
 
 #[test]
+fn each_program_says_more_or_less_when_told() {
+    let house = House::start("");
+    for program in std::iter::once("posta").chain(station::PROGRAMS) {
+        for (signal, level) in [("-USR1", "DEBUG"), ("-USR2", "INFO"), ("-USR2", "WARN"), ("-USR1", "INFO")] {
+            let said = || house.log().matches(&format!("log level is now {level}")).count();
+            let before = said();
+            house.signal(program, signal);
+            wait_for(&format!("{program} at {level}"), || (said() > before).then_some(()));
+        }
+    }
+}
+
+#[test]
 fn a_queue_file_cut_short_is_put_aside_and_stops_nobody() {
     let mut house = House::start("");
     house.send("a@x.example", &["bob@dead.example"], MESSAGE);
@@ -278,19 +296,43 @@ fn the_administrator_sees_holds_and_removes() {
 }
 
 #[test]
+fn what_a_user_may_not_do_is_told_by_the_exit_code() {
+    if !nix::unistd::geteuid().is_root() {
+        // Only root can ask as somebody else.
+        return;
+    }
+    let house = House::start("");
+    fs::set_permissions(house.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let asked = |words: &[&str]| house.command("postactl", words).uid(65534).gid(65534).output().unwrap();
+    assert!(asked(&["queue"]).status.success());
+    for words in [&["delete", "0123456789ABCDE"][..], &["retry", "all"], &["show", "0123456789ABCDE"]] {
+        let output = asked(words);
+        assert_eq!(output.status.code(), Some(77), "{words:?}: {output:?}");
+    }
+    let output = house.command("postactl", &["delete", "0123456789ABCDE"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+}
+
+#[test]
 fn sendmail_works_while_nothing_runs() {
     let mut house = House::set_up("");
-    let mut sendmail = house.command("sendmail", &["-t", "-i"]);
-    let mut child = sendmail.stdin(Stdio::piped()).spawn().unwrap();
+    let mut sendmail = house.command("sendmail", &["-t", "-i", "-v"]);
+    let mut child = sendmail.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let message = "To: alice@example.org\nBcc: carol@example.org\nSubject: by hand\n\n.\nbody\n";
     child.stdin.take().unwrap().write_all(message.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
     house.run();
     let mail = house.wait_for_mail("alice", 1);
     assert!(mail[0].contains("Subject: by hand") && mail[0].ends_with("\n\n.\nbody\n"), "{}", mail[0]);
     assert!(!mail[0].contains("carol") && mail[0].contains("\nMessage-ID: <"), "{}", mail[0]);
     house.wait_for_mail("carol", 1);
     house.wait_for_empty_queue();
+    // One id names it from the command to the log and the Received field.
+    let said = String::from_utf8(output.stdout).unwrap();
+    let id = said.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() == 15).expect("an id");
+    house.wait_for_log(&[id, "to=<alice@example.org>", "status=sent"]);
+    assert!(mail[0].contains(&format!("id {id}")), "{}", mail[0]);
 }
 
 #[test]

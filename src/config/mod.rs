@@ -3,7 +3,8 @@
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
 //! `kind` knows how each kind of value is written, `file` where it stands in the file,
 //! `domain` what an entry of `[domains]` means, `check` what can't be said together, and
-//! `nearest` what a misspelt word was meant to be. All faults of a file are found at once, each
+//! `nearest` what a misspelt word was meant to be; [`options`] reads the command line, which says
+//! where the file is. All faults of a file are found at once, each
 //! with its line and column.
 
 use std::fmt;
@@ -18,6 +19,7 @@ mod domain;
 mod file;
 mod kind;
 pub mod nearest;
+pub mod options;
 mod table;
 
 pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Row, Smtpd, Tls};

@@ -41,10 +41,34 @@ pub enum Answer {
     Row(Row),
     /// A line for people.
     Text(String),
-    /// The order was not carried out, and why.
-    Failed(String),
+    /// The order was not carried out: what kind of reason that has, and the reason for people.
+    Failed(Failure, String),
     /// The order is carried out and nothing more comes.
     End,
+}
+
+/// What kind of reason there is for an order that was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It makes no sense as things are: there is no such message, or it is not on hold.
+    Wrong,
+    /// Whoever gave it may not.
+    Denied,
+    /// Something is lacking now: a file that can't be read, a free place.
+    Later,
+}
+
+impl Failure {
+    const WORDS: [(Failure, &'static str); 3] =
+        [(Failure::Wrong, "wrong"), (Failure::Denied, "denied"), (Failure::Later, "later")];
+
+    fn word(self) -> &'static str {
+        Failure::WORDS[self as usize].1
+    }
+
+    fn parse(word: &str) -> Option<Failure> {
+        Failure::WORDS.into_iter().find(|(_, known)| *known == word).map(|(failure, _)| failure)
+    }
 }
 
 /// A message in the queue.
@@ -131,7 +155,10 @@ impl Answer {
         match self {
             Answer::Row(row) => row.encode(&mut w),
             Answer::Text(text) => w.put("text", text),
-            Answer::Failed(why) => w.put("failed", why),
+            Answer::Failed(failure, why) => {
+                w.put("failed", failure.word());
+                w.put("why", why);
+            }
             Answer::End => w.put("end", ""),
         }
         w.finish(crate::unix::pass::MAX_PACKET)
@@ -143,8 +170,9 @@ impl Answer {
         if let Some(text) = r.optional_text("text")? {
             return Ok(Answer::Text(text.to_string()));
         }
-        if let Some(why) = r.optional_text("failed")? {
-            return Ok(Answer::Failed(why.to_string()));
+        if let Some(word) = r.optional_text("failed")? {
+            let failure = Failure::parse(word).ok_or(FieldError::Value("failed"))?;
+            return Ok(Answer::Failed(failure, r.text("why")?.to_string()));
         }
         if r.optional("end")?.is_some() {
             return Ok(Answer::End);
@@ -229,8 +257,8 @@ mod tests {
             next: Some(2),
             reason: "connection refused".into(),
         };
-        for answer in [Answer::Row(row(2)), Answer::Text("x".into()), Answer::Failed("y".into()), Answer::End]
-        {
+        let failed = Failure::WORDS.map(|(failure, _)| Answer::Failed(failure, "y".into()));
+        for answer in [Answer::Row(row(2)), Answer::Text("x".into()), Answer::End].into_iter().chain(failed) {
             assert_eq!(Answer::decode(&answer.encode().unwrap()), Ok(answer));
         }
         assert!(Answer::Row(row(10_000)).encode().is_ok());

@@ -63,10 +63,13 @@ pub fn quieter() {
 fn step(by: isize) {
     let levels =
         [LevelFilter::Error, LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug, LevelFilter::Trace];
-    let now = levels.iter().position(|level| *level == log::max_level()).unwrap_or(0);
-    let level = levels[now.saturating_add_signed(by).min(levels.len() - 1)];
-    log::set_max_level(level);
+    let now = log::max_level();
+    let at = levels.iter().position(|level| *level == now).unwrap_or(0);
+    let level = levels[at.saturating_add_signed(by).min(levels.len() - 1)];
+    // The word about it is heard at both levels, or it would be missing where less is said from now on.
+    log::set_max_level(level.max(now).max(LevelFilter::Info));
     log::info!("log level is now {level}");
+    log::set_max_level(level);
 }
 
 /// What stands before a record's text.

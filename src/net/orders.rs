@@ -8,9 +8,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::unix::pass::{MAX_PACKET, Packets};
+use crate::unix::sysexits;
 
 use crate::courier::fields::FieldError;
-use crate::courier::order::{Answer, Order};
+use crate::courier::order::{Answer, Failure, Order};
 
 /// Why an order came to nothing.
 #[derive(Debug, Error)]
@@ -38,11 +39,23 @@ pub enum OrderError {
     #[error("posta-queue gave an answer that can't be read: {0}")]
     Garbled(#[from] FieldError),
     /// posta-queue refused.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{1}")]
+    Refused(Failure, String),
 }
 
 impl OrderError {
+    /// What a command that gave the order exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            OrderError::Refused(Failure::Wrong, _) => sysexits::DATA,
+            OrderError::Refused(Failure::Denied, _) | OrderError::Connect { .. } => sysexits::NOPERM,
+            OrderError::Refused(Failure::Later, _) => sysexits::TEMPFAIL,
+            OrderError::NotRunning { .. } | OrderError::Lost(_) | OrderError::Garbled(_) => {
+                sysexits::UNAVAILABLE
+            }
+        }
+    }
+
     /// Whether posta-queue is simply not there.
     pub fn is_not_running(&self) -> bool {
         matches!(self, OrderError::NotRunning { .. })
@@ -76,7 +89,7 @@ pub fn give(
         }
         match Answer::decode(&buffer[..length])? {
             Answer::End => return Ok(()),
-            Answer::Failed(why) => return Err(OrderError::Refused(why)),
+            Answer::Failed(failure, why) => return Err(OrderError::Refused(failure, why)),
             answer => each(answer, attached),
         }
     }
@@ -117,9 +130,10 @@ mod tests {
 
     #[test]
     fn refusals_lost_answers_and_nobody_there_are_told_apart() {
-        let (_folder, socket, thread) = queue(vec![Answer::Failed("no".into())]);
+        let (_folder, socket, thread) = queue(vec![Answer::Failed(Failure::Denied, "no".into())]);
         let told = give(&socket, &Order::RetryAll, None, &mut |_, _| {}).unwrap_err();
-        assert_eq!(told.to_string(), "no");
+        assert!(matches!(told, OrderError::Refused(Failure::Denied, _)), "{told:?}");
+        assert_eq!((told.to_string().as_str(), told.exit_code()), ("no", sysexits::NOPERM));
         thread.join().unwrap();
         let told = give(&socket, &Order::List, None, &mut |_, _| {}).unwrap_err();
         assert!(told.is_not_running(), "{told}");

@@ -25,6 +25,7 @@ mod alias;
 mod domains;
 mod explain;
 mod resolve;
+mod settings;
 mod table;
 mod transport;
 pub mod users;

@@ -2,24 +2,31 @@
 //! renamed, since its owner may still have it open.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Arc, PoisonError};
 
 use crate::mail::envelope::Origin;
 use crate::mail::id::Id;
 
-use super::read::{Refused, sound};
+use super::layout::split;
+use super::read::{BLOCK, Refused, sound};
 use super::scan::is_stale;
-use super::{Entry, Spool, SpoolError};
+use super::{Draft, Entry, Place, Spool, SpoolError};
 
 /// For posta-queue only.
 impl Spool {
     /// Opens a file of `drop/` for import: content, envelope and the uid that owns it (whatever its
-    /// envelope says of its origin). The caller copies it into a [`Draft`](super::Draft) of his own,
-    /// checks its size against his limits, commits, and then [`undrop`](Spool::undrop)s.
+    /// envelope says of its origin). The caller copies it into the [`Draft`] that
+    /// [`import`](Spool::import) gives, commits, and then [`undrop`](Spool::undrop)s, before the
+    /// message is worked on: so it comes once, wherever a crash falls between.
     ///
     /// One that is unsound is [`Unsound`](SpoolError::Unsound) and left alone, as it may still be
     /// being written; after a day it is swept, with a line in the log.
     pub fn open_drop(&self, id: Id) -> Result<(Entry, u32), SpoolError> {
+        if self.rooms()?.undead.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            self.undrop(id)?;
+            return Err(SpoolError::Gone { id });
+        }
         let folder = &self.rooms()?.drop;
         let checked = sound(folder, id.as_str(), id).and_then(|(entry, metadata)| {
             let refuse = |why: &str| Err(Refused::Unsound(why.to_string()));
@@ -43,9 +50,64 @@ impl Spool {
         }
     }
 
-    /// Removes a file of `drop/` that was imported.
+    /// A draft for a file of `drop/`, under the id that it was given there. `None`: it is in the
+    /// queue already (a runner has stopped before it came to remove it), and durable; it is only to
+    /// be [`undrop`](Spool::undrop)ped. An id that names another message gets a new one instead.
+    pub fn import(self: &Arc<Spool>, dropped: &Entry) -> Result<Option<Draft>, SpoolError> {
+        let id = dropped.id;
+        let place = match self.find(id)? {
+            None => return Draft::begin_as(self, id).map(Some),
+            // Only its journal is left: it has come to its end.
+            Some(None) => return Ok(None),
+            Some(Some(place)) => place,
+        };
+        match self.open(id, place) {
+            Ok(known) if is_same(&known, dropped).map_err(|e| SpoolError::io(id.as_str(), e))? => {
+                // Its sync may not have come: what a crash of the process left whole, a power cut may not.
+                self.sync_journals()?;
+                Ok(None)
+            }
+            Ok(_) => {
+                log::warn!("{id}: in drop/, but the id names another message: it gets a new one");
+                Draft::begin(self).map(Some)
+            }
+            // Unsound, and so never promised: it is in corrupt/ now.
+            Err(SpoolError::Unsound { .. }) => Draft::begin_as(self, id).map(Some),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether anything is known of a message, be it only a journal.
+    pub fn knows(&self, id: Id) -> Result<bool, SpoolError> {
+        self.find(id).map(|found| found.is_some())
+    }
+
+    /// Where a message lies; the inner `None`: there is but a journal. Nothing moves meanwhile.
+    fn find(&self, id: Id) -> Result<Option<Option<Place>>, SpoolError> {
+        let rooms = self.rooms()?;
+        let _still = rooms.moving.write().unwrap_or_else(PoisonError::into_inner);
+        for place in [Place::New, Place::Cur, Place::Hold] {
+            if self.is_in(id, place)? {
+                return Ok(Some(Some(place)));
+            }
+        }
+        let name = split(id);
+        let has_journal = rooms.journal.holds(&name);
+        let has_journal = has_journal.map_err(|e| SpoolError::io(rooms.journal.path().join(&name), e))?;
+        Ok(has_journal.then_some(None))
+    }
+
+    /// Removes a file of `drop/` that was imported. One that can't be removed is not imported again as
+    /// long as this spool is open.
     pub fn undrop(&self, id: Id) -> Result<(), SpoolError> {
-        self.remove(&self.rooms()?.drop, id.as_str())
+        let rooms = self.rooms()?;
+        let removed = self.remove(&rooms.drop, id.as_str());
+        let mut undead = rooms.undead.lock().unwrap_or_else(PoisonError::into_inner);
+        match removed {
+            Ok(()) => undead.remove(&id),
+            Err(_) => undead.insert(id),
+        };
+        removed
     }
 
     /// Removes an unsound one if it is old.
@@ -61,20 +123,43 @@ impl Spool {
     }
 }
 
+/// Whether a message of the queue was copied from that file of `drop/`: the runner changes its origin,
+/// time and trace, and nothing else.
+fn is_same(known: &Entry, dropped: &Entry) -> io::Result<bool> {
+    let (a, b) = (&known.envelope, &dropped.envelope);
+    if known.size != dropped.size || a.sender != b.sender || a.recipients != b.recipients {
+        return Ok(false);
+    }
+    let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    while at < known.size {
+        let length = (known.size - at).min(BLOCK) as usize;
+        mine.resize(length, 0);
+        theirs.resize(length, 0);
+        known.file.read_exact_at(&mut mine, at)?;
+        dropped.file.read_exact_at(&mut theirs, at)?;
+        if mine != theirs {
+            return Ok(false);
+        }
+        at += length as u64;
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{File, FileTimes};
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
-    use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
 
     use crate::mail::address::{Mailbox, ReversePath};
     use crate::mail::envelope::{BodyKind, Envelope, Recipient};
     use crate::unix::durable::Disk;
+    use crate::unix::durable::staged::{Fault, Staged};
 
+    use super::super::Committer;
     use super::super::journal::tests::spool;
-    use super::super::{Committer, Draft};
     use super::*;
 
     fn envelope(origin: Origin, recipients: &[&str]) -> Envelope {
@@ -121,6 +206,66 @@ mod tests {
         spool.undrop(id).unwrap();
         spool.undrop(id).unwrap();
         assert!(matches!(spool.open_drop(id), Err(SpoolError::Gone { .. })));
+    }
+
+    fn import(spool: &Arc<Spool>, id: Id) -> Option<Id> {
+        let (entry, _) = spool.open_drop(id).unwrap();
+        let mut draft = spool.import(&entry).unwrap()?;
+        draft.push(b"Subject: x\r\n\r\n").unwrap();
+        let envelope = Envelope { origin: Origin::Posta, ..entry.envelope };
+        Some(Committer::new(spool.clone()).commit(draft, &envelope).unwrap().id())
+    }
+
+    #[test]
+    fn what_was_taken_in_keeps_its_id_and_is_not_taken_in_again() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        assert_eq!(import(&spool, id), Some(id));
+        assert!(spool.knows(id).unwrap());
+        assert_eq!(import(&spool, id), None);
+        let entry = spool.open(id, Place::New).unwrap();
+        drop(spool.set_aside(&entry, &[]).unwrap());
+        assert_eq!(import(&spool, id), None);
+        spool.move_to(id, Place::Cur, Place::Hold).unwrap();
+        assert_eq!(import(&spool, id), None);
+        // Finished but for its journal.
+        std::fs::remove_file(spool.path().join("hold").join(id.as_str())).unwrap();
+        assert_eq!(import(&spool, id), None);
+    }
+
+    #[test]
+    fn an_id_that_names_another_message_is_not_believed() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        let mut stranger = Draft::begin_as(&spool, id).unwrap();
+        stranger.push(b"Subject: y\r\n\r\n").unwrap();
+        let other = envelope(Origin::Posta, &["bob@example.net"]);
+        Committer::new(spool.clone()).commit(stranger, &other).unwrap();
+        let given = import(&spool, id).unwrap();
+        assert_ne!(given, id);
+        assert!(spool.knows(given).unwrap() && spool.knows(id).unwrap());
+    }
+
+    #[test]
+    fn half_a_copy_is_put_apart_and_made_again() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        std::fs::write(spool.path().join("new").join(id.as_str()), b"Subj").unwrap();
+        assert_eq!(import(&spool, id), Some(id));
+        assert!(spool.path().join("corrupt").join(id.as_str()).exists());
+    }
+
+    #[test]
+    fn what_can_t_be_removed_is_not_taken_in_again() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Staged::new(root.path()));
+        let (_root, spool) = spool(disk.clone());
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        disk.plan(0, Fault::Fail(5));
+        assert!(spool.undrop(id).is_err());
+        assert!(path(&spool, id).exists());
+        assert!(matches!(spool.open_drop(id), Err(SpoolError::Gone { .. })));
+        assert!(!path(&spool, id).exists());
     }
 
     #[test]

@@ -126,6 +126,20 @@ impl Spool {
         }))
     }
 
+    /// What a journal says, for a list: nothing is opened to be written, and nothing moved. One that is
+    /// not there, or of no use, says nothing.
+    pub fn peek_journal(&self, entry: &Entry) -> Result<Vec<Record>, SpoolError> {
+        let rooms = self.rooms()?;
+        let name = split(entry.id);
+        let mut text = Vec::new();
+        match rooms.journal.read(&name).and_then(|mut file| file.read_to_end(&mut text)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            done => done.map_err(|e| SpoolError::io(rooms.journal.path().join(&name), e))?,
+        };
+        let head = Record::Head { inode: entry.inode, crc: entry.crc };
+        Ok(read(&text, &head).map(|(records, _)| records).unwrap_or_default())
+    }
+
     /// Makes the journal, writes the first records, and moves the message from `new/` to `cur/`
     /// (S2b, S3, S4). One that lies in `cur/` or `hold/` without a journal stays there. After an error
     /// it is as it was before.

@@ -30,13 +30,14 @@
 //! XX is a hash of the id, so that no folder grows too long to be scanned; these folders are made
 //! when they are needed. Files are 0640; whoever opens a spool has set a umask that allows it (027).
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, LazyLock, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, RwLock};
 
 use crate::mail::id::{Id, Mint};
 use crate::unix::durable::{Durable, Folder};
@@ -138,6 +139,8 @@ pub(super) struct Rooms {
     /// Read-locked while a message goes from one place to another, so that a scan that finds it in
     /// neither does not take it for finished.
     pub moving: RwLock<()>,
+    /// Files of `drop/` that were imported and could not be removed.
+    pub undead: Mutex<HashSet<Id>>,
     /// Held as long as the spool is.
     _lock: File,
 }
@@ -172,6 +175,7 @@ impl Spool {
             corrupt: open("corrupt")?,
             drop: open(DROP)?,
             moving: RwLock::new(()),
+            undead: Mutex::default(),
             _lock: lock(&path.join(LOCK))?,
         };
         let entrance = open(NEW)?;

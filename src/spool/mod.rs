@@ -37,7 +37,7 @@ pub use journal::Journal;
 pub use layout::{Owners, Place, Spool};
 pub use read::Entry;
 pub use record::Record;
-pub use scan::Aside;
+pub use scan::{Aside, hash_of};
 pub use write::Draft;
 
 /// What can go wrong.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, PoisonError};
 
 use crate::mail::envelope::Envelope;
+use crate::mail::header;
 use crate::mail::id::Id;
 use crate::unix::durable::Folder;
 
@@ -14,7 +15,7 @@ use super::layout::split;
 use super::{Place, Spool, SpoolError};
 
 /// So much is read at once. A message shorter than this costs one read.
-const BLOCK: u64 = 64 << 10;
+pub(super) const BLOCK: u64 = 64 << 10;
 
 /// A queue file, opened and found sound.
 #[derive(Debug)]
@@ -31,6 +32,9 @@ pub struct Entry {
     pub inode: u64,
     /// The CRC-32C of its trailer, by which its journal knows it too.
     pub crc: u32,
+    /// The value of its Message-ID field, for the log; empty if there is none. Found on the way: a
+    /// message is read through anyway.
+    pub message_id: String,
 }
 
 /// Why a file is not taken.
@@ -76,6 +80,20 @@ impl Spool {
         }
     }
 
+    /// What is said of a message, for a list: its content is not read, so its checksum is not checked,
+    /// and nothing is moved.
+    pub fn peek(&self, id: Id, place: Place) -> Result<Entry, SpoolError> {
+        let (folder, name) = self.lies(id, place)?;
+        match opened(folder, &name, id, Check::Envelope) {
+            Ok((entry, _)) => Ok(entry),
+            Err(Refused::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SpoolError::Gone { id })
+            }
+            Err(Refused::Io(error)) => Err(SpoolError::io(folder.path().join(name), error)),
+            Err(Refused::Unsound(why)) => Err(SpoolError::Unsound { id, why }),
+        }
+    }
+
     /// Moves an unsound message to `corrupt/`. What has no journal may never have been
     /// acknowledged (S2a); what has one was.
     fn set_apart(&self, id: Id, place: Place, why: &str) -> Result<(), SpoolError> {
@@ -111,8 +129,21 @@ impl Spool {
     }
 }
 
+/// How much of a queue file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// All of it, and its checksum made.
+    Whole,
+    /// What stands at its end.
+    Envelope,
+}
+
 /// Reads a queue file through; gives also what the file system says of it.
 pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metadata), Refused> {
+    opened(folder, name, id, Check::Whole)
+}
+
+fn opened(folder: &Folder, name: &str, id: Id, check: Check) -> Result<(Entry, Metadata), Refused> {
     let file = folder.read(name)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -122,7 +153,10 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
     let tail_start = length.saturating_sub(BLOCK);
     let tail = read_range(&file, tail_start, length)?;
     let end = tail.len().checked_sub(TRAILER).ok_or_else(|| Refused::unsound(FormatError::NoTrailer))?;
-    let crc = crc32c::crc32c_append(checksum(&file, tail_start)?, &tail[..end]);
+    let crc = match check {
+        Check::Whole => Some(crc32c::crc32c_append(checksum(&file, tail_start)?, &tail[..end])),
+        Check::Envelope => None,
+    };
     let trailer = format::read_trailer(&tail[end..], id, crc).map_err(Refused::unsound)?;
     let text_length = (length - TRAILER as u64)
         .checked_sub(trailer.offset)
@@ -134,6 +168,11 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
         Some(start) => format::read_envelope(&tail[start as usize..end]),
         None => format::read_envelope(&read_range(&file, trailer.offset, length - TRAILER as u64)?),
     };
+    // A short message is in the tail, whole; of a long one the header is in the first bytes.
+    let message_id = match tail_start {
+        0 => message_id(&tail[..trailer.offset as usize]),
+        _ => message_id(&read_range(&file, 0, trailer.offset.min(BLOCK))?),
+    };
     let entry = Entry {
         id,
         file: Arc::new(file),
@@ -141,8 +180,17 @@ pub(super) fn sound(folder: &Folder, name: &str, id: Id) -> Result<(Entry, Metad
         size: trailer.offset,
         inode: metadata.ino(),
         crc: trailer.crc,
+        message_id,
     };
     Ok((entry, metadata))
+}
+
+/// The Message-ID of a message whose first bytes these are.
+fn message_id(head: &[u8]) -> String {
+    let mut found = header::find(head, "Message-ID").map(|field| field.text()).unwrap_or_default();
+    // RFC 5322 2.1.1: no line is longer. It is kept as long as the message is open.
+    found.truncate(found.floor_char_boundary(998));
+    found
 }
 
 fn read_range(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
@@ -189,6 +237,34 @@ mod tests {
                 assert_eq!(read_range(&entry.file, 0, entry.size).unwrap(), message);
             }
         }
+    }
+
+    #[test]
+    fn its_message_id_is_found_in_a_short_one_and_in_a_long_one() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        for body in [0, 200_000] {
+            let text = format!("Subject: x\r\nmessage-id:\r\n\t<1@x>\r\n\r\n{}", "y".repeat(body));
+            let id = commit(&spool, text.as_bytes(), 1);
+            assert_eq!(spool.open(id, Place::New).unwrap().message_id, "<1@x>");
+        }
+        let id = commit(&spool, b"Subject: x\r\n\r\nMessage-ID: <2@x>\r\n", 1);
+        assert_eq!(spool.open(id, Place::New).unwrap().message_id, "");
+        let id = commit(&spool, format!("Message-ID: {}\r\n", "\u{e4}".repeat(9_000)).as_bytes(), 1);
+        assert_eq!(spool.open(id, Place::New).unwrap().message_id.len(), 998);
+    }
+
+    #[test]
+    fn a_look_at_one_moves_nothing_and_reads_the_envelope_only() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = commit(&spool, &[b'x'; 200_000], 2);
+        let file = File::options().write(true).open(path(&spool, "new", id)).unwrap();
+        file.write_all_at(b"y", 0).unwrap();
+        let entry = spool.peek(id, Place::New).unwrap();
+        assert_eq!((entry.size, entry.envelope.recipients.len()), (200_000, 2));
+        file.set_len(9).unwrap();
+        assert!(matches!(spool.peek(id, Place::New), Err(SpoolError::Unsound { .. })));
+        assert!(path(&spool, "new", id).exists());
+        assert!(matches!(spool.peek(id, Place::Hold), Err(SpoolError::Gone { .. })));
     }
 
     #[test]

@@ -31,6 +31,14 @@ pub struct Aside {
     pub destination: u32,
 }
 
+/// The hash of a destination's name that is kept with a deferred message: less than 10^9, since it
+/// is kept where a journal's mtime has its nanoseconds.
+pub fn hash_of(destination: &str) -> u32 {
+    // FNV-1a: the same on every machine and in every version, unlike the standard library's.
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    (destination.bytes().fold(0xcbf2_9ce4_8422_2325, step) % 1_000_000_000) as u32
+}
+
 /// For posta-queue only.
 impl Spool {
     /// Every id in `new/`. Leftovers of `.tmp.ID` older than a day are swept.

@@ -219,8 +219,13 @@ max_sessions_per_client = 500
 
     /// kill -9, by pid.
     pub fn kill(&self, program: &str) {
+        self.signal(program, "-KILL");
+    }
+
+    /// Sends a signal to every running program of that name.
+    pub fn signal(&self, program: &str, name: &str) {
         for pid in self.pids(program) {
-            signal("-KILL", pid);
+            signal(name, pid);
         }
     }
 

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use getopts::Options;
 use log::{error, info};
 
 use posta::unix::signals::{Signals, Told};
 use posta::unix::{privilege, sandbox, sysexits};
 
+use posta::config::options::Daemon;
 use posta::config::{self, Config, DomainFate, Users};
 use posta::logbook::sink;
 
@@ -26,42 +26,11 @@ use crate::publication::Publication;
 /// Between two looks whether a users file has changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-fn options() -> Options {
-    let mut options = Options::new();
-    options.optopt("c", "", "read the configuration from FILE", "FILE");
-    options.optflag("V", "", "print the version");
-    options.optflag("h", "", "print this help");
-    options
-}
+const DAEMON: Daemon = Daemon { name: "posta-auth", about: "Publishes who the users are.", own: &[] };
 
 fn main() -> ExitCode {
-    let options = options();
-    let given = match options.parse(std::env::args_os().skip(1)) {
-        Ok(given) if given.free.is_empty() => given,
-        Ok(given) => return usage(&format!("unexpected argument \"{}\"", given.free[0])),
-        Err(error) => return usage(&error.to_string()),
-    };
-    if given.opt_present("h") {
-        print!("{}", options.usage("usage: posta-auth [-c FILE]\n\nPublishes who the users are."));
-        return ExitCode::SUCCESS;
-    }
-    if given.opt_present("V") {
-        println!("posta-auth {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
-    let file = given.opt_str("c").map(PathBuf::from);
-    match config::load(file.as_deref()) {
-        Ok(config) => run(file.as_deref(), &config),
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            ExitCode::from(sysexits::CONFIG)
-        }
-    }
-}
-
-fn usage(what: &str) -> ExitCode {
-    eprintln!("posta-auth: {what}; \"posta-auth -h\" prints what it takes");
-    ExitCode::from(sysexits::USAGE)
+    let begun = DAEMON.begin().and_then(|given| Ok((given.config()?, given)));
+    begun.map_or_else(|code| code, |(config, given)| run(given.file(), &config))
 }
 
 fn run(file: Option<&Path>, config: &Config) -> ExitCode {

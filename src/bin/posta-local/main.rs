@@ -50,11 +50,10 @@ use posta::unix::{listeners, privilege, sandbox, users};
 
 use posta::courier::request::Owner;
 
+use posta::config::options::{Daemon, Given, Own};
 use posta::config::{self, Config, DomainFate, DomainRule};
 use posta::logbook;
 use posta::maildir::quota::Limit;
-
-use getopts::{Matches, Options};
 
 use crate::parent::{Parent, Settings};
 use crate::process::{IDS_OPTION, OWNER_OPTION};
@@ -62,36 +61,34 @@ use crate::process::{IDS_OPTION, OWNER_OPTION};
 /// Exit codes of sysexits.h.
 const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
-const EX_CONFIG: u8 = 78;
 
 /// Most jobs that posta-queue may have under way.
 const CREDITS: u64 = 1000;
+
+const DAEMON: Daemon = Daemon {
+    name: "posta-local",
+    about: "Puts mail into the mailboxes of this host.",
+    own: &[
+        Own { name: OWNER_OPTION, value: Some("NAME"), help: "(posta-local itself) serve an account" },
+        Own { name: IDS_OPTION, value: Some("UID:GID"), help: "(posta-local itself) serve a user id" },
+    ],
+};
 
 fn main() -> ExitCode {
     let signals = match Signals::take_over() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, &format!("signals: {error}")),
     };
-    let options = options();
-    let matches = match options.parse(std::env::args_os().skip(1)) {
-        Ok(matches) if matches.free.is_empty() => matches,
-        Ok(_) => return fail(EX_USAGE, "no arguments are taken; -h tells the options"),
-        Err(error) => return fail(EX_USAGE, &error.to_string()),
+    let given = match DAEMON.begin() {
+        Ok(given) => given,
+        Err(code) => return code,
     };
-    if matches.opt_present("h") {
-        print!("{}", options.usage("usage: posta-local [-c FILE]"));
-        return ExitCode::SUCCESS;
-    }
-    if matches.opt_present("V") {
-        println!("posta-local {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     let inherited = match listeners::inherited() {
         Ok(inherited) => inherited,
         Err(error) => return fail(EX_OSERR, &format!("sockets handed over: {error}")),
     };
-    match child_of(&matches) {
-        Ok(None) => begin_parent(matches.opt_str("c").map(PathBuf::from), signals, inherited),
+    match child_of(&given) {
+        Ok(None) => begin_parent(given, signals, inherited),
         Ok(Some(owner)) => match inherited.into_iter().find(|(name, _)| name == "parent") {
             Some((_, socket)) => child::run(&owner, socket),
             None => fail(EX_USAGE, "only posta-local itself starts a child"),
@@ -100,22 +97,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn options() -> Options {
-    let mut options = Options::new();
-    options.optopt("c", "", "read FILE, not /etc/posta/posta.toml", "FILE");
-    options.optflag("V", "", "say the version and exit");
-    options.optflag("h", "", "say this and exit");
-    options.optopt("", OWNER_OPTION, "(posta-local itself) serve an account", "NAME");
-    options.optopt("", IDS_OPTION, "(posta-local itself) serve a user id", "UID:GID");
-    options
-}
-
 /// The owner, if this is a child.
-fn child_of(matches: &Matches) -> Result<Option<Owner>, String> {
-    if let Some(name) = matches.opt_str(OWNER_OPTION) {
+fn child_of(given: &Given) -> Result<Option<Owner>, String> {
+    if let Some(name) = given.value(OWNER_OPTION) {
         return Ok(Some(Owner::Account(name)));
     }
-    let Some(ids) = matches.opt_str(IDS_OPTION) else { return Ok(None) };
+    let Some(ids) = given.value(IDS_OPTION) else { return Ok(None) };
     let parse = |(uid, gid): (&str, &str)| Some((uid.parse().ok()?, gid.parse().ok()?));
     match ids.split_once(':').and_then(parse) {
         Some((uid, gid)) => Ok(Some(Owner::Ids(uid, gid, String::new()))),
@@ -123,16 +110,13 @@ fn child_of(matches: &Matches) -> Result<Option<Owner>, String> {
     }
 }
 
-fn begin_parent(file: Option<PathBuf>, signals: Signals, inherited: Vec<(String, OwnedFd)>) -> ExitCode {
-    let config = match config::load(file.as_deref()) {
+fn begin_parent(given: Given, signals: Signals, inherited: Vec<(String, OwnedFd)>) -> ExitCode {
+    let config = match given.config() {
         Ok(config) => config,
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            return ExitCode::from(EX_CONFIG);
-        }
+        Err(code) => return code,
     };
     logbook::sink::start("posta-local", config.log.to, config.log.level);
-    match serve(file, &config, signals, inherited) {
+    match serve(given.file, &config, signals, inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");

@@ -10,10 +10,10 @@ use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
 
-use posta::logbook::entry::{Delivery, Queued, Removed};
+use posta::logbook::entry::{Delivery, MessageId, Queued, Removed};
 
 use posta::route::NoRoute;
-use posta::spool::{Place, Record};
+use posta::spool::{Entry, Place, Record};
 
 use crate::bounce::Notice;
 use crate::clerk::{End, Filed, Task};
@@ -31,17 +31,15 @@ impl Runner {
             self.messages.insert(id, message);
             return self.grant(id, wish);
         }
-        if message.place == Place::New {
-            let (envelope, size) = (&message.entry.envelope, message.entry.size);
-            let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
-            log::info!("{}", Queued { id, from: &from, size, recipients });
-            self.counters.messages[0] += 1;
-        }
         let parts = message.parts();
         let count = parts.len();
         let Admission::Admitted(resting) = self.schedule.admit(id, parts, message.strikes > 0, now) else {
             return;
         };
+        if message.place == Place::New {
+            log_queued(&message);
+            self.counters.messages[0] += 1;
+        }
         message.jobs = count - resting.len();
         // Recipients that ended before anything was tried have their line in the log like all others.
         let ended: Vec<u32> = (0..message.targets.len() as u32)
@@ -266,6 +264,14 @@ impl Runner {
         self.counters.recipients[1] += 1;
         log_delivery(message, &recipient.address, "", &News::ours(why.status, &why.text), now);
     }
+}
+
+/// What a new message is called, by its sender and by us.
+fn log_queued(message: &Message) {
+    let Entry { id, envelope, size, message_id, .. } = &*message.entry;
+    let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
+    log::info!("{}", MessageId { id: *id, message_id });
+    log::info!("{}", Queued { id: *id, from: &from, size: *size, recipients });
 }
 
 fn log_delivery(message: &Message, to: &Mailbox, orig_to: &str, news: &News, now: u64) {

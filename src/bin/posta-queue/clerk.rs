@@ -4,6 +4,7 @@
 //! a notice is committed before its targets are noted as reported, and before the message is
 //! removed; `cur/ID` is removed before `journal/ID`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -128,8 +129,15 @@ fn work(spool: &Spool, bouncer: &Bouncer, orders: &Receiver<Order>, events: &Sen
 fn file(spool: &Spool, bouncer: &Bouncer, task: Task) -> Filed {
     let id = task.entry.id;
     let (mut told, mut sent_on) = (Vec::new(), Vec::new());
-    let place =
-        send_all_on(bouncer, &task, &mut sent_on).and_then(|()| carry_out(spool, bouncer, &task, &mut told));
+    let carried_out = catch_unwind(AssertUnwindSafe(|| {
+        send_all_on(bouncer, &task, &mut sent_on)?;
+        carry_out(spool, bouncer, &task, &mut told)
+    }));
+    let place = carried_out.unwrap_or_else(|_| {
+        // The thread has other messages to file; this one is tried again, and the log says so.
+        let source = std::io::Error::other("posta-queue panicked while it filed results (a bug)");
+        Err(SpoolError::Io { path: id.to_string(), source })
+    });
     let records = if place.is_ok() { Vec::new() } else { task.records };
     Filed { id, end: task.end, told, sent_on, records, place }
 }

@@ -13,15 +13,15 @@ use posta::mail::address::Mailbox;
 use posta::mail::id::Id;
 use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 
-use posta::courier::order::{Answer, Order, Row};
+use posta::courier::order::{Answer, Failure, Order, Row};
 
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::destination::of_target;
 use crate::ingest::SharedRouter;
 use crate::message::Message;
-use crate::runner::{Event, date};
-use crate::schedule::Listed;
+use crate::runner::{Event, date, failure};
+use crate::schedule::{Listed, State};
 
 /// Connections served at once.
 const CONNECTIONS: usize = 16;
@@ -34,7 +34,7 @@ pub struct Listing {
     /// Which, where, and in what state.
     pub listed: Listed,
     /// The row, where the message is open.
-    pub row: Option<Row>,
+    pub row: Option<Box<Row>>,
 }
 
 /// Serves `run/queue`.
@@ -70,7 +70,8 @@ impl Desk {
     fn accept(&self, packets: Packets) {
         if self.busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
             self.busy.fetch_sub(1, Ordering::Relaxed);
-            let busy = Answer::Failed(format!("{CONNECTIONS} others are being answered; try again"));
+            let busy =
+                Answer::Failed(Failure::Later, format!("{CONNECTIONS} others are being answered; try again"));
             // Whoever asked sees the end of the connection if even this does not reach it.
             let _ = say(&packets, &busy);
             return;
@@ -98,12 +99,12 @@ impl Desk {
         }
         let order = match Order::decode(&buffer[..length]) {
             Ok(order) => order,
-            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => return say(packets, &Answer::Failed(Failure::Wrong, error.to_string())),
         };
         let (_, own) = posta::unix::users::current();
         if !order.is_harmless() && peer.uid != 0 && peer.uid != own {
             let why = "only root and the queue's own user may do this".to_string();
-            return say(packets, &Answer::Failed(why));
+            return say(packets, &Answer::Failed(Failure::Denied, why));
         }
         match order {
             Order::List => self.list(packets),
@@ -137,24 +138,23 @@ impl Desk {
         self.events.send(Event::Order(order, sender)).map_err(io::Error::other)?;
         for answer in answers {
             say(packets, &answer)?;
-            if matches!(answer, Answer::End | Answer::Failed(_)) {
+            if matches!(answer, Answer::End | Answer::Failed(..)) {
                 return Ok(());
             }
         }
-        say(packets, &Answer::Failed("posta-queue is going down".into()))
+        say(packets, &Answer::Failed(Failure::Later, "posta-queue is going down".into()))
     }
 
-    fn listing(&self) -> io::Result<Vec<Listing>> {
+    /// Row by row, in the order of the ids: however long the queue is, one message is open at a time.
+    fn list(&self, packets: &Packets) -> io::Result<()> {
         let (sender, answer) = channel();
         self.events.send(Event::List(sender)).map_err(io::Error::other)?;
-        answer.recv().map_err(io::Error::other)
-    }
-
-    fn list(&self, packets: &Packets) -> io::Result<()> {
-        for listing in self.listing()? {
-            let row = match listing.row {
-                Some(row) => Some(row),
-                None => self.row(&listing.listed),
+        let mut listings = answer.recv().map_err(io::Error::other)?;
+        listings.sort_unstable_by_key(|listing| listing.listed.id);
+        for Listing { listed, row } in listings {
+            let row = match row {
+                Some(row) => Some(*row),
+                None => self.look(listed.id, listed.place).ok().map(|(m, _)| make_row(&m, &listed)),
             };
             // One that was finished since the list was made is not in it.
             if let Some(row) = row {
@@ -164,20 +164,12 @@ impl Desk {
         say(packets, &Answer::End)
     }
 
-    /// The row of a message that is not open: its files say the rest.
-    fn row(&self, listed: &Listed) -> Option<Row> {
-        let (message, _) = self.look(listed.id, listed.place).ok()?;
-        Some(make_row(&message, listed))
-    }
-
+    /// A message that is not open, as its files say; nothing of it is changed.
     fn look(&self, id: Id, place: Place) -> Result<(Message, Vec<Record>), SpoolError> {
-        let entry = Arc::new(self.spool.open(id, place)?);
-        let mut message = Message::fresh(entry.clone(), place);
-        let mut records = Vec::new();
-        if let Some(journal) = if place == Place::New { None } else { self.spool.journal(&entry)? } {
-            records = journal.records().to_vec();
-            message.recall(&records);
-        }
+        let entry = Arc::new(self.spool.peek(id, place)?);
+        let records = if place == Place::New { Vec::new() } else { self.spool.peek_journal(&entry)? };
+        let mut message = Message::fresh(entry, place);
+        message.recall(&records);
         Ok((message, records))
     }
 
@@ -195,14 +187,16 @@ impl Desk {
     }
 
     fn show(&self, packets: &Packets, id: Id) -> io::Result<()> {
-        let listed = self.listing()?.into_iter().find(|l| l.listed.id == id);
+        let (sender, answer) = channel();
+        self.events.send(Event::Find(id, sender)).map_err(io::Error::other)?;
+        let known = answer.recv().map_err(io::Error::other)?;
         let (message, records) = match self.find(id) {
             Ok(found) => found,
-            Err(error) => return say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => return say(packets, &Answer::Failed(failure(&error), error.to_string())),
         };
-        let place = message.place;
-        let known = listed.as_ref().map_or(Listed { id, place, state: "active", due: None }, |l| l.listed);
-        let row = listed.and_then(|l| l.row).unwrap_or_else(|| make_row(&message, &known));
+        let unknown = Listed { id, place: message.place, state: State::Active, due: 0 };
+        let listed = known.as_ref().map_or(unknown, |known| known.listed);
+        let row = known.and_then(|known| known.row).map_or_else(|| make_row(&message, &listed), |row| *row);
         say(packets, &Answer::Row(row))?;
         for record in &records {
             if let Some(text) = in_words(&message, record) {
@@ -221,7 +215,7 @@ impl Desk {
                 packets.send(&packet, Some(message.entry.file.as_fd()))?;
                 say(packets, &Answer::End)
             }
-            Err(error) => say(packets, &Answer::Failed(error.to_string())),
+            Err(error) => say(packets, &Answer::Failed(failure(&error), error.to_string())),
         }
     }
 }
@@ -240,12 +234,12 @@ pub fn make_row(message: &Message, listed: &Listed) -> Row {
     }
     Row {
         id: listed.id,
-        state: listed.state.to_string(),
+        state: listed.state.word().to_string(),
         sender: envelope.sender.to_string(),
         recipients,
         size: message.entry.size,
         arrived: envelope.arrived,
-        next: listed.due.map(|due| due / crate::schedule::SECOND),
+        next: listed.next().map(|due| due / crate::schedule::SECOND),
         reason: message.reason(),
     }
 }

@@ -7,6 +7,8 @@ use posta::mail::id::Id;
 
 use posta::courier::request::{Owner, Target};
 
+pub use posta::spool::hash_of as hash;
+
 use posta::spool::Place;
 
 use crate::schedule::Settings;
@@ -35,14 +37,6 @@ pub fn of_target(target: &Target) -> (Hand, String) {
         Target::Smtp(hop) => (Hand::Remote, format!("smtp:{hop}")),
         Target::Lmtp(hop) => (Hand::Remote, format!("lmtp:{hop}")),
     }
-}
-
-/// The hash of a destination's name that is kept with a deferred message: less than 10^9, since it
-/// is kept where a journal's mtime has its nanoseconds.
-pub fn hash(name: &str) -> u32 {
-    // FNV-1a: the same on every machine and in every version, unlike the standard library's.
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    (name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % 1_000_000_000) as u32
 }
 
 /// A destination.

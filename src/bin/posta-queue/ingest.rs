@@ -4,6 +4,7 @@
 //! schedule nor each other for long.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
@@ -13,10 +14,10 @@ use posta::mail::status::Status;
 use posta::courier::request::{Leaf, Target as Where};
 
 use posta::route::{NoRoute, Router};
-use posta::spool::{Place, Spool, SpoolError};
+use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::message::{Message, News, Target};
-use crate::runner::Event;
+use crate::runner::{Event, now};
 
 /// Threads that open messages.
 const THREADS: usize = 3;
@@ -32,7 +33,8 @@ pub struct Ingest {
 pub type SharedRouter = Arc<RwLock<Arc<Router>>>;
 
 impl Ingest {
-    /// Starts the threads. Every message asked for comes back as [`Event::Opened`] or [`Event::NotOpened`].
+    /// Starts the threads. Every message asked for comes back as [`Event::Opened`], [`Event::NotOpened`] or
+    /// [`Event::PutOnHold`].
     pub fn start(
         spool: &Arc<Spool>,
         router: &SharedRouter,
@@ -43,7 +45,13 @@ impl Ingest {
             let (line, wanted) = channel();
             let (spool, router, events) = (spool.clone(), router.clone(), events.clone());
             let thread = std::thread::Builder::new().name(format!("ingest-{n}"));
-            thread.spawn(move || work(&spool, &router, &wanted, &events))?;
+            thread.spawn(move || {
+                let open = |id, place| {
+                    let router = router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+                    open(&spool, &router, id, place)
+                };
+                work(&spool, open, &wanted, &events);
+            })?;
             lines.push(line);
         }
         Ok(Ingest { lines, next: 0 })
@@ -59,23 +67,52 @@ impl Ingest {
     }
 }
 
-fn work(spool: &Spool, router: &RwLock<Arc<Router>>, wanted: &Receiver<(Id, Place)>, events: &Sender<Event>) {
+/// Opens what is wanted, with `open`. A message that makes it panic is put on hold: it stops nobody
+/// else, and a person has to look at it.
+fn work(
+    spool: &Spool,
+    open: impl Fn(Id, Place) -> Result<Message, SpoolError>,
+    wanted: &Receiver<(Id, Place)>,
+    events: &Sender<Event>,
+) {
     for (id, place) in wanted {
-        let router = router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        let opened =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| open(spool, &router, id, place)));
-        let event = match opened {
+        let event = match catch_unwind(AssertUnwindSafe(|| open(id, place))) {
             Ok(Ok(message)) => Event::Opened(Box::new(message)),
             Ok(Err(error)) => Event::NotOpened { id, place, error },
-            Err(_) => {
-                log::error!(
-                    "{id}: the message made us panic while it was opened; it is left alone until the next start"
-                );
-                continue;
-            }
+            Err(_) => match put_on_hold(spool, id, place) {
+                Ok(()) => Event::PutOnHold(id),
+                Err(error) => Event::NotOpened { id, place, error },
+            },
         };
         if events.send(event).is_err() {
             return;
+        }
+    }
+}
+
+/// Notes why, if that can be done, and moves the message to `hold/`.
+fn put_on_hold(spool: &Spool, id: Id, place: Place) -> Result<(), SpoolError> {
+    let why = "posta-queue panicked while it opened the message (a bug: please report it)";
+    log::error!("{id}: put on hold: {why}; see it with \"postactl show\", then release or delete it");
+    let noted = catch_unwind(AssertUnwindSafe(|| note_hold(spool, id, place, why)));
+    let place = match noted {
+        Ok(Ok(place)) => place,
+        // The rename alone keeps it from being tried.
+        Ok(Err(_)) | Err(_) => place,
+    };
+    if place == Place::Hold { Ok(()) } else { spool.move_to(id, place, Place::Hold) }
+}
+
+/// Gives where the message lies then.
+fn note_hold(spool: &Spool, id: Id, place: Place, why: &str) -> Result<Place, SpoolError> {
+    let entry = spool.open(id, place)?;
+    let records = [Record::Held { at: now(), why: why.to_string() }];
+    let kept = if place == Place::New { None } else { spool.journal(&entry)? };
+    match kept {
+        Some(mut journal) => journal.append(&records).map(|()| place),
+        None => {
+            spool.set_aside(&entry, &records)?;
+            Ok(if place == Place::New { Place::Cur } else { place })
         }
     }
 }
@@ -88,7 +125,7 @@ pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Mess
     if let Some(journal) = if place == Place::New { None } else { spool.journal(&entry)? } {
         message.recall(journal.records());
     }
-    expand(&mut message, router, crate::runner::now());
+    expand(&mut message, router, now());
     Ok(message)
 }
 
@@ -126,4 +163,37 @@ pub fn settle(message: &mut Message, recipient: u32, news: News, now: u64) {
     let target = Where::Mx(address.domain().to_string());
     message.add(Target::new(recipient, Leaf { address, target, place: None }));
     message.hear(message.targets.len() as u32 - 1, news, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::stage::{self, Stage};
+
+    use super::*;
+
+    #[test]
+    fn one_that_makes_us_panic_is_put_on_hold_and_the_next_is_opened() {
+        let stage = Stage::new();
+        let (bad, worse, good) = (stage.commit("bad@x"), stage.commit("worse@x"), stage.commit("good@x"));
+        let entry = stage.spool.open(worse, Place::New).unwrap();
+        drop(stage.spool.set_aside(&entry, &[]).unwrap());
+        let open = |id, place| {
+            assert!(id == good, "a message that makes us panic");
+            super::open(&stage.spool, &stage::router(), id, place)
+        };
+        let (line, wanted) = channel();
+        let (events, heard) = channel();
+        for asked in [(bad, Place::New), (worse, Place::Cur), (good, Place::New)] {
+            line.send(asked).unwrap();
+        }
+        drop(line);
+        work(&stage.spool, open, &wanted, &events);
+        for held in [bad, worse] {
+            assert!(matches!(heard.recv(), Ok(Event::PutOnHold(id)) if id == held));
+            let entry = stage.spool.open(held, Place::Hold).unwrap();
+            let journal = stage.spool.journal(&entry).unwrap().unwrap();
+            assert!(matches!(journal.records().last(), Some(Record::Held { .. })), "{:?}", journal.records());
+        }
+        assert!(matches!(heard.recv(), Ok(Event::Opened(message)) if message.entry.id == good));
+    }
 }

@@ -22,6 +22,8 @@ mod porter;
 mod runner;
 mod schedule;
 mod settings;
+#[cfg(test)]
+mod stage;
 mod turns;
 mod verdict;
 mod watch;
@@ -44,11 +46,12 @@ use posta::unix::users;
 
 use posta::courier::order::Order;
 
+use posta::config::options::{Daemon, Given, Own};
 use posta::config::{self, Config};
 use posta::logbook::sink;
 
 use posta::net::orders;
-use posta::route::Router;
+use posta::route::{self, Router};
 use posta::spool::{Committer, Spool};
 
 use crate::bounce::Bouncer;
@@ -63,8 +66,18 @@ use crate::schedule::Schedule;
 /// Why the program ends: the exit code, and what is said.
 struct Failure(u8, String);
 
+const DAEMON: Daemon = Daemon {
+    name: "posta-queue",
+    about: "The queue runner.",
+    own: &[Own { name: "1", value: None, help: "one pass over the queue, then exit" }],
+};
+
 fn main() -> ExitCode {
-    match start() {
+    let (config, given) = match DAEMON.begin().and_then(|given| Ok((given.config()?, given))) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    match start(config, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(code, text)) => {
             eprintln!("posta-queue: {text}");
@@ -73,32 +86,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> Result<(), Failure> {
-    let mut options = getopts::Options::new();
-    options.optopt("c", "", "configuration file", "FILE");
-    options.optflag("1", "", "one pass over the queue, then exit");
-    options.optflag("V", "", "print the version");
-    options.optflag("h", "", "print this help");
-    let given = options
-        .parse(std::env::args().skip(1))
-        .map_err(|e| Failure(sysexits::USAGE, format!("{e}; see -h")))?;
-    if given.opt_present("h") {
-        print!("{}", options.usage("posta-queue [-c FILE] [-1]: the queue runner"));
-        return Ok(());
-    }
-    if given.opt_present("V") {
-        println!("posta-queue {}", env!("CARGO_PKG_VERSION"));
-        return Ok(());
-    }
-    if let Some(word) = given.free.first() {
-        return Err(Failure(sysexits::USAGE, format!("unexpected word \"{word}\"; see -h")));
-    }
-    let file = given.opt_str("c").map(PathBuf::from);
-    let config = config::load(file.as_deref()).map_err(|faults| {
-        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Failure(sysexits::CONFIG, lines.join("\n"))
-    })?;
-    if given.opt_present("1") && pass_by_another(&config.run.join("queue"))? {
+fn start(config: Config, given: Given) -> Result<(), Failure> {
+    let once = given.has("1");
+    if once && pass_by_another(&config.run.join("queue"))? {
         return Ok(());
     }
     // First of all threads: they inherit what is blocked here.
@@ -106,7 +96,7 @@ fn start() -> Result<(), Failure> {
     sink::start("posta-queue", config.log.to, config.log.level);
     let sockets = open_sockets(&config)?;
     drop_rights(&config)?;
-    run(config, file, &signals, sockets, given.opt_present("1"))
+    run(config, given.file, &signals, sockets, once)
 }
 
 /// Asks a posta-queue that runs already to make the pass; `false` if there is none.
@@ -114,7 +104,7 @@ fn pass_by_another(socket: &Path) -> Result<bool, Failure> {
     match orders::give(socket, &Order::Pass, None, &mut |_, _| {}) {
         Ok(()) => Ok(true),
         Err(error) if error.is_not_running() => Ok(false),
-        Err(error) => Err(Failure(sysexits::UNAVAILABLE, error.to_string())),
+        Err(error) => Err(Failure(error.exit_code(), error.to_string())),
     }
 }
 
@@ -175,7 +165,7 @@ fn run(
     let (events, heard) = channel();
     let os = |e: std::io::Error| Failure(sysexits::OSERR, e.to_string());
 
-    let router: SharedRouter = Arc::new(RwLock::new(Arc::new(Router::new(settings::router(&config)))));
+    let router: SharedRouter = Arc::new(RwLock::new(Arc::new(Router::new(route::Settings::of(&config)))));
     let hostname = config.hostname.clone();
     let bouncer = Bouncer { spool: spool.clone(), committer: committer.clone(), hostname: hostname.clone() };
     let clerks = Clerks::start(&spool, &Arc::new(bouncer), &events).map_err(os)?;
@@ -219,8 +209,8 @@ fn run(
                 patience = Duration::from_millis(5);
             }
             Some(Told::Reload) => reload(file.as_deref(), &router, &events),
-            Some(Told::Louder) => log::set_max_level(log::LevelFilter::Debug),
-            Some(Told::Quieter) => log::set_max_level(log::LevelFilter::Info),
+            Some(Told::Louder) => sink::louder(),
+            Some(Told::Quieter) => sink::quieter(),
             Some(Told::Child) | None => {}
         }
     }
@@ -247,7 +237,7 @@ fn end_after_pass(events: &Sender<Event>) {
 fn reload(file: Option<&Path>, router: &SharedRouter, events: &Sender<Event>) {
     match config::load(file) {
         Ok(config) => {
-            let new = Arc::new(Router::new(settings::router(&config)));
+            let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             let _ = events.send(Event::Rules(settings::rules(&config)));
             log::info!("configuration read again");

@@ -295,7 +295,8 @@ pub mod tests {
         };
         let file = Arc::new(tempfile::tempfile().unwrap());
         let id = Id::parse("0123456789ABCDE").unwrap();
-        let entry = Arc::new(Entry { id, file, envelope, size: 10, inode: 1, crc: 2 });
+        let entry =
+            Arc::new(Entry { id, file, envelope, size: 10, inode: 1, crc: 2, message_id: String::new() });
         let mut message = Message::fresh(entry, Place::New);
         for (n, (address, _)) in (0..).zip(recipients) {
             let address = mailbox(address);

@@ -19,7 +19,7 @@ use posta::unix::users;
 use posta::courier::drop::{Dropped, Submission};
 use posta::courier::fields::FieldError;
 
-use posta::spool::{Committed, Committer, Draft, Spool, SpoolError};
+use posta::spool::{Committed, Committer, Draft, Entry, Spool, SpoolError};
 
 use crate::runner::{date, now};
 
@@ -69,15 +69,12 @@ impl Porter {
                 return;
             }
         };
-        let mut envelope = entry.envelope.clone();
-        envelope.arrived = now();
-        match self.take(&entry.file, entry.size, envelope, uid) {
-            Ok(committed) => {
-                log::info!("{}: uid={uid} from=<{}> drop={id}", committed.id(), entry.envelope.sender);
+        match self.import(&entry, uid) {
+            Ok(()) => {
                 if let Err(error) = self.spool.undrop(id) {
                     log::error!(
-                        "{id}: taken in as {}, but not removed from drop/: {error}; it will be taken again",
-                        committed.id()
+                        "{id}: taken in, but not removed from drop/: {error}; remove it by hand before posta-queue \
+                         is started anew, or it will be taken again"
                     );
                 }
             }
@@ -85,9 +82,38 @@ impl Porter {
         }
     }
 
+    /// Finishes what was being taken in when the last runner stopped. Done before anything of the queue
+    /// is delivered: a message that was delivered and is gone could not be known again.
+    pub fn finish(&self, id: Id) {
+        match self.spool.knows(id) {
+            Ok(true) => self.fetch(id),
+            Ok(false) => {}
+            Err(error) => log::error!("{id}: in drop/: {error}"),
+        }
+    }
+
+    fn import(&self, entry: &Entry, uid: u32) -> Result<(), SpoolError> {
+        let id = entry.id;
+        let Some(draft) = self.spool.import(entry)? else {
+            log::info!("{id}: was taken in from drop/ already");
+            return Ok(());
+        };
+        let envelope = Envelope { arrived: now(), ..entry.envelope.clone() };
+        let sender = envelope.sender.clone();
+        let committed = self.take(draft, &entry.file, entry.size, envelope, uid)?;
+        log::info!("{}: uid={uid} from=<{sender}>", committed.id());
+        Ok(())
+    }
+
     /// Copies a message in.
-    fn take(&self, file: &File, size: u64, envelope: Envelope, uid: u32) -> Result<Committed, SpoolError> {
-        let mut draft = Draft::begin(&self.spool)?;
+    fn take(
+        &self,
+        mut draft: Draft,
+        file: &File,
+        size: u64,
+        envelope: Envelope,
+        uid: u32,
+    ) -> Result<Committed, SpoolError> {
         let mut block = vec![0; BLOCK.min(size as usize)];
         let (mut at, mut eight_bit) = (0, false);
         while at < size {
@@ -160,7 +186,7 @@ impl Porter {
         if found.size() > self.most {
             return Err(Refusal::TooBig(found.size(), self.most));
         }
-        Ok(self.take(&file, found.size(), envelope, uid)?)
+        Ok(self.take(Draft::begin(&self.spool)?, &file, found.size(), envelope, uid)?)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
-use posta::courier::order::{Answer, Order};
+use posta::courier::order::{Answer, Failure, Order};
 use posta::courier::report::Report;
 
 use posta::spool::{Place, Record, SpoolError};
@@ -55,6 +55,8 @@ pub enum Event {
         /// Why.
         error: SpoolError,
     },
+    /// A message that made us panic while it was opened: it lies in `hold/` now.
+    PutOnHold(Id),
     /// A clerk has done, or failed to do, a task.
     Filed(Filed),
     /// A hand greeted.
@@ -86,6 +88,8 @@ pub enum Event {
     Order(Order, Sender<Answer>),
     /// A list of what is known is wanted.
     List(Sender<Vec<Listing>>),
+    /// What is known of one message is wanted.
+    Find(Id, Sender<Option<Listing>>),
     /// New rules from the configuration.
     Rules(Rules),
     /// Finish what is under way and go.
@@ -134,6 +138,14 @@ pub fn now() -> u64 {
 /// A time in the form of RFC 5322.
 pub fn date(micros: u64) -> String {
     posta::mail::trace::date((micros / SECOND) as i64)
+}
+
+/// What kind of reason a fault of the spool is for an order that comes to nothing.
+pub fn failure(error: &SpoolError) -> Failure {
+    match error {
+        SpoolError::Gone { .. } | SpoolError::Unsound { .. } => Failure::Wrong,
+        _ => Failure::Later,
+    }
 }
 
 impl Runner {
@@ -199,15 +211,19 @@ impl Runner {
             Event::Aside(found) => {
                 for (id, due, destination, held) in found {
                     if held {
-                        self.schedule.add_held(id)
+                        self.schedule.found_held(id)
                     } else {
-                        self.schedule.add_waiting(id, due, destination)
+                        self.schedule.found_waiting(id, due, destination)
                     }
                 }
             }
-            Event::Scanned => self.scanned = true,
+            Event::Scanned => {
+                self.scanned = true;
+                self.schedule.scanned();
+            }
             Event::Opened(message) => self.opened(*message),
             Event::NotOpened { id, place, error } => self.not_opened(id, place, &error),
+            Event::PutOnHold(id) => self.put_on_hold(id),
             Event::Filed(filed) => self.filed(filed),
             Event::HandUp { hand, line, credits } => {
                 log::info!("{} takes {credits} jobs at once", crate::dispatch::program(hand));
@@ -218,6 +234,7 @@ impl Runner {
             Event::Report { hand, connection, report } => self.heard(hand, connection, report),
             Event::Order(order, answers) => self.order(order, answers),
             Event::List(answers) => self.list(&answers),
+            Event::Find(id, answers) => self.find(id, &answers),
             Event::Rules(rules) => self.rules = rules,
             Event::Terminate => self.terminate(),
             Event::Tick => {}
@@ -295,7 +312,7 @@ impl Runner {
 
     fn not_opened(&mut self, id: Id, place: Place, error: &SpoolError) {
         if let Some(wish) = self.wishes.remove(&id) {
-            wish.fail(format!("{id}: {error}"));
+            wish.fail(failure(error), format!("{id}: {error}"));
         }
         self.schedule.forget(id);
         match error {
@@ -305,13 +322,21 @@ impl Runner {
             _ => {
                 log::error!("{id}: {error}; it will be tried again");
                 match place {
-                    Place::Hold => self.schedule.add_held(id),
-                    Place::Cur => self.schedule.add_waiting(id, now() + FILE_AGAIN, 0),
+                    Place::Hold => self.schedule.hold(id),
+                    Place::Cur => self.schedule.defer(id, now() + FILE_AGAIN, 0),
                     // What waits is looked for in cur/; what is in new/ the scans find again.
                     Place::New => {}
                 }
             }
         }
+        self.left(id);
+    }
+
+    fn put_on_hold(&mut self, id: Id) {
+        if let Some(wish) = self.wishes.remove(&id) {
+            wish.fail(Failure::Later, format!("{id}: can't be opened; it is on hold, and the log says more"));
+        }
+        self.schedule.hold(id);
         self.left(id);
     }
 
@@ -363,5 +388,54 @@ impl Runner {
             self.note(id);
         });
         self.clerks.sync_journals();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use crate::stage::Stage;
+
+    use super::*;
+
+    #[test]
+    fn what_can_t_be_read_now_is_looked_for_where_it_lies() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let [new, cur] = ["0123456789ABCDE", "0123456789ABCDF"].map(|id| Id::parse(id).unwrap());
+        let unreadable = |id, place| {
+            let source = std::io::Error::other("too many open files");
+            Event::NotOpened { id, place, error: SpoolError::Io { path: "x".into(), source } }
+        };
+        runner.schedule.add_fresh(new);
+        assert_eq!(runner.schedule.next_open(now()), Some((new, Place::New)));
+        runner.hear(unreadable(new, Place::New));
+        // Not among those that wait, which are looked for in cur/: the next scan of new/ finds it.
+        assert_eq!((runner.schedule.counts(), runner.schedule.wake_at()), ([0; 4], None));
+        runner.hear(Event::Fresh(vec![new]));
+        assert_eq!(runner.schedule.next_open(now()), Some((new, Place::New)));
+
+        runner.schedule.found_waiting(cur, now(), 0);
+        assert_eq!(runner.schedule.next_open(now()), Some((cur, Place::Cur)));
+        runner.hear(unreadable(cur, Place::Cur));
+        assert_eq!(runner.schedule.next_open(now()), None);
+        assert_eq!(runner.schedule.next_open(now() + FILE_AGAIN), Some((cur, Place::Cur)));
+    }
+
+    #[test]
+    fn one_that_made_us_panic_gives_its_slot_back() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = Id::parse("0123456789ABCDE").unwrap();
+        runner.schedule.add_fresh(id);
+        runner.schedule.next_open(now());
+        let (answers, answer) = channel();
+        runner.order(Order::Delete(id), answers);
+        runner.hear(Event::PutOnHold(id));
+        assert_eq!(runner.schedule.counts(), [0, 0, 0, 1]);
+        assert!(matches!(answer.recv(), Ok(Answer::Failed(Failure::Later, _))));
     }
 }

@@ -75,6 +75,8 @@ pub struct Schedule {
     /// Deferred: when due, which, and a hash of where to.
     waiting: BTreeSet<(u64, Id, u32)>,
     held: HashSet<Id>,
+    /// Until the first scan is through: what has had a slot. The scan may still tell of it as it was.
+    met: Option<HashSet<Id>>,
     pub(crate) slots: HashMap<Id, Slot>,
     /// Slots by hand they are charged to.
     charged: [usize; 2],
@@ -100,6 +102,7 @@ impl Schedule {
             fresh_ids: HashSet::new(),
             waiting: BTreeSet::new(),
             held: HashSet::new(),
+            met: Some(HashSet::new()),
             slots: HashMap::new(),
             charged: [0; 2],
             deferred: 0,
@@ -119,16 +122,28 @@ impl Schedule {
         }
     }
 
-    /// A message that waits until `due`, with the hash of its destination.
-    pub fn add_waiting(&mut self, id: Id, due: u64, destination: u32) {
-        if !self.slots.contains_key(&id) {
+    /// The scan has found a message that waits until `due`, with the hash of its destination.
+    pub fn found_waiting(&mut self, id: Id, due: u64, destination: u32) {
+        if !self.has_met(id) {
             self.waiting.insert((due, id, destination));
         }
     }
 
-    /// A message that is not to be tried.
-    pub fn add_held(&mut self, id: Id) {
-        self.held.insert(id);
+    /// The scan has found a message that is not to be tried.
+    pub fn found_held(&mut self, id: Id) {
+        if !self.has_met(id) {
+            self.held.insert(id);
+        }
+    }
+
+    /// What happened to a message while the scan went on is newer than what the scan says of it.
+    fn has_met(&self, id: Id) -> bool {
+        self.slots.contains_key(&id) || self.met.as_ref().is_some_and(|met| met.contains(&id))
+    }
+
+    /// The scan is through.
+    pub fn scanned(&mut self) {
+        self.met = None;
     }
 
     /// The next message to open, if there is one and a slot for it. It has the slot from now on.
@@ -147,6 +162,9 @@ impl Schedule {
     }
 
     fn take_slot(&mut self, id: Id, place: Place) {
+        if let Some(met) = &mut self.met {
+            met.insert(id);
+        }
         self.deferred += usize::from(place != Place::New);
         self.slots.insert(id, Slot { place, charged: None, queued: 0 });
     }
@@ -332,16 +350,30 @@ impl Schedule {
         alone.chain(due).min()
     }
 
-    /// Everything known, for a list: id, place, its state in a word, and when it is due.
+    /// Everything known, for a list, in no order. A small value for each: there may be a million.
     pub fn list(&self) -> Vec<Listed> {
-        let fresh = self.fresh.iter().map(|id| Listed::new(*id, Place::New, "new", None));
-        let bench = self.bench.values().flatten().map(|(id, place)| Listed::new(*id, *place, "active", None));
-        let open = self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, "active", None));
-        let waiting = self.waiting.iter().map(|w| Listed::new(w.1, Place::Cur, "deferred", Some(w.0)));
-        let held = self.held.iter().map(|id| Listed::new(*id, Place::Hold, "held", None));
-        let mut all: Vec<Listed> = fresh.chain(bench).chain(open).chain(waiting).chain(held).collect();
-        all.sort_unstable_by_key(|l| l.id);
+        let [fresh, active, deferred, held] = self.counts();
+        let mut all = Vec::with_capacity(fresh + active + deferred + held);
+        all.extend(self.fresh.iter().map(|id| Listed::new(*id, Place::New, State::New)));
+        let bench = self.bench.values().flatten();
+        all.extend(bench.map(|(id, place)| Listed::new(*id, *place, State::Active)));
+        all.extend(self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, State::Active)));
+        let deferred =
+            |w: &(u64, Id, u32)| Listed { due: w.0, ..Listed::new(w.1, Place::Cur, State::Deferred) };
+        all.extend(self.waiting.iter().map(deferred));
+        all.extend(self.held.iter().map(|id| Listed::new(*id, Place::Hold, State::Held)));
         all
+    }
+
+    /// What is known of one message.
+    pub fn find(&self, id: Id) -> Option<Listed> {
+        if let Some(slot) = self.slots.get(&id) {
+            return Some(Listed::new(id, slot.place, State::Active));
+        }
+        if self.held.contains(&id) {
+            return Some(Listed::new(id, Place::Hold, State::Held));
+        }
+        self.list().into_iter().find(|listed| listed.id == id)
     }
 
     /// How many messages are fresh, in the working set, deferred, held.
@@ -357,15 +389,45 @@ pub struct Listed {
     pub id: Id,
     /// Where its file lies, as far as the schedule knows.
     pub place: Place,
-    /// `new`, `active`, `deferred`, `held`.
-    pub state: &'static str,
-    /// When it is due.
-    pub due: Option<u64>,
+    /// What becomes of it just now.
+    pub state: State,
+    /// When it is due, if it is deferred; else 0.
+    pub due: u64,
+}
+
+/// What becomes of a message just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has not been opened yet.
+    New,
+    /// It is worked on, or about to be.
+    Active,
+    /// It waits for its time.
+    Deferred,
+    /// It waits for the administrator.
+    Held,
+}
+
+impl State {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::New => "new",
+            State::Active => "active",
+            State::Deferred => "deferred",
+            State::Held => "held",
+        }
+    }
 }
 
 impl Listed {
-    fn new(id: Id, place: Place, state: &'static str, due: Option<u64>) -> Listed {
-        Listed { id, place, state, due }
+    fn new(id: Id, place: Place, state: State) -> Listed {
+        Listed { id, place, state, due: 0 }
+    }
+
+    /// When it is due, if it is deferred.
+    pub fn next(&self) -> Option<u64> {
+        (self.state == State::Deferred).then_some(self.due)
     }
 }
 
@@ -442,10 +504,24 @@ mod tests {
     #[test]
     fn deferred_mail_has_at_most_half_of_the_slots() {
         let mut s = schedule(40, 1000);
-        (0..100).for_each(|n| s.add_waiting(id(n), NOW, 0));
+        (0..100).for_each(|n| s.found_waiting(id(n), NOW, 0));
         open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
         assert_eq!(s.counts(), [0, 20, 80, 0]);
         assert_eq!(s.wake_at(), Some(NOW));
+    }
+
+    #[test]
+    fn what_happens_while_the_scan_goes_on_is_newer_than_the_scan() {
+        let mut s = schedule(40, 10);
+        (1..=3).for_each(|n| s.add_fresh(id(n)));
+        open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+        s.defer(id(1), NOW + 9 * SECOND, 0);
+        s.hold(id(2));
+        s.forget(id(3));
+        (1..=4).for_each(|n| s.found_waiting(id(n), NOW + 5 * SECOND, 0));
+        assert_eq!(s.counts(), [0, 0, 2, 1]);
+        assert_eq!(s.wake_at(), Some(NOW + 5 * SECOND));
+        s.scanned();
     }
 
     #[test]
@@ -535,8 +611,8 @@ mod tests {
     #[test]
     fn the_administrator_hurries_one_destination_only() {
         let mut s = schedule(40, 10);
-        s.add_waiting(id(1), NOW + 100 * SECOND, 7);
-        s.add_waiting(id(2), NOW + 100 * SECOND, 8);
+        s.found_waiting(id(1), NOW + 100 * SECOND, 7);
+        s.found_waiting(id(2), NOW + 100 * SECOND, 8);
         assert_eq!(s.hurry(NOW, |_, destination| destination == 7), 1);
         assert_eq!(s.next_open(NOW), Some((id(1), Place::Cur)));
         assert_eq!(s.next_open(NOW), None);

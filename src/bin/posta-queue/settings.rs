@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use posta::config::Config;
 
-use posta::route;
-
 use crate::schedule;
 use crate::verdict::Rules;
 
@@ -31,18 +29,4 @@ pub fn schedule(config: &Config) -> schedule::Settings {
     let rest = micros(config.queue.first_retry).min(60 * schedule::SECOND);
     let windows = [LOCAL_WINDOW, config.remote.max_connections_per_destination];
     schedule::Settings { slots: config.queue.slots, windows, rest }
-}
-
-/// What the router is told.
-pub fn router(config: &Config) -> route::Settings {
-    route::Settings {
-        hostname: config.hostname.clone(),
-        postmaster: config.postmaster.clone(),
-        domains: config.domains.clone(),
-        mailbox: config.local.mailbox.clone(),
-        aliases: config.local.aliases.clone(),
-        delimiter: config.local.delimiter.clone(),
-        root_mailbox: config.local.root_mailbox.clone(),
-        users: config.run.join("users"),
-    }
 }

@@ -27,7 +27,8 @@ const SCAN_EVERY: Duration = Duration::from_secs(30);
 const BUFFER: usize = 64 * 1024;
 const BATCH: usize = 1000;
 
-/// Starts the thread that watches, after a scan of everything has begun.
+/// Starts the thread that watches, and one that scans all there is: new mail does not wait until a
+/// million old messages are known.
 pub fn start(
     spool: Arc<Spool>,
     trigger: &Path,
@@ -36,15 +37,85 @@ pub fn start(
 ) -> std::io::Result<()> {
     // Opened before the first scan: what comes in after the scan has passed it leaves a hint.
     let trigger = Trigger::open(trigger)?;
-    let watch = Watch { spool, trigger, porter, events, before: HashSet::new(), partial: Vec::new() };
+    let drop = DropFolder { spool: spool.clone(), porter: porter.clone() };
+    // Before the first word to the runner, who delivers at once.
+    if let Err(error) = drop.each(|id| porter.finish(id)) {
+        log::error!("drop/ could not be scanned: {error}");
+    }
+    let scan = FirstScan { spool: spool.clone(), events: events.clone(), batch: Vec::new() };
+    let watch = Watch { spool, trigger, drop, events, before: HashSet::new(), partial: Vec::new() };
+    std::thread::Builder::new().name("scan".into()).spawn(move || scan.run())?;
     std::thread::Builder::new().name("watch".into()).spawn(move || watch.run())?;
     Ok(())
+}
+
+/// The scan of the start.
+struct FirstScan {
+    spool: Arc<Spool>,
+    events: Sender<Event>,
+    batch: Vec<(Id, u64, u32, bool)>,
+}
+
+impl FirstScan {
+    fn run(mut self) {
+        if let Err(error) = self.scan() {
+            log::error!(
+                "the spool could not be scanned: {error}; mail that is in it waits for the next start"
+            );
+        }
+        let _ = self.events.send(Event::Scanned);
+    }
+
+    /// `new/` before `cur/`, since messages move that way.
+    fn scan(&mut self) -> Result<(), SpoolError> {
+        let mut batch = Vec::new();
+        self.spool.scan_new(&mut |id| {
+            batch.push(id);
+            if batch.len() >= BATCH {
+                let _ = self.events.send(Event::Fresh(std::mem::take(&mut batch)));
+            }
+        })?;
+        let _ = self.events.send(Event::Fresh(batch));
+        let spool = self.spool.clone();
+        spool.scan_aside(&mut |aside| {
+            let held = aside.place == Place::Hold;
+            self.batch.push((aside.id, aside.next * SECOND, aside.destination, held));
+            if self.batch.len() >= BATCH {
+                self.send_batch();
+            }
+        })?;
+        self.send_batch();
+        Ok(())
+    }
+
+    fn send_batch(&mut self) {
+        let _ = self.events.send(Event::Aside(std::mem::take(&mut self.batch)));
+    }
+}
+
+/// `drop/`, as it is scanned.
+struct DropFolder {
+    spool: Arc<Spool>,
+    porter: Porter,
+}
+
+impl DropFolder {
+    fn each(&self, work: impl Fn(Id)) -> Result<(), SpoolError> {
+        let mut dropped = Vec::new();
+        self.spool.scan_drop(&mut |id| dropped.push(id))?;
+        dropped.into_iter().for_each(work);
+        Ok(())
+    }
+
+    fn fetch_all(&self) -> Result<(), SpoolError> {
+        self.each(|id| self.porter.fetch(id))
+    }
 }
 
 struct Watch {
     spool: Arc<Spool>,
     trigger: Trigger,
-    porter: Porter,
+    drop: DropFolder,
     events: Sender<Event>,
     /// What the last scan of `new/` found.
     before: HashSet<Id>,
@@ -54,13 +125,8 @@ struct Watch {
 
 impl Watch {
     fn run(mut self) {
-        if let Err(error) = self.first_scan() {
-            log::error!(
-                "the spool could not be scanned: {error}; mail that is in it waits for the next start"
-            );
-        }
-        if self.events.send(Event::Scanned).is_err() {
-            return;
+        if let Err(error) = self.drop.fetch_all() {
+            log::error!("drop/ could not be scanned: {error}");
         }
         let mut next_scan = Instant::now() + SCAN_EVERY;
         loop {
@@ -86,29 +152,6 @@ impl Watch {
         }
     }
 
-    /// At the start: `new/` before `cur/`, since messages move that way.
-    fn first_scan(&mut self) -> Result<(), SpoolError> {
-        let events = &self.events;
-        let mut batch = Vec::new();
-        self.spool.scan_new(&mut |id| {
-            batch.push(id);
-            if batch.len() >= BATCH {
-                let _ = events.send(Event::Fresh(std::mem::take(&mut batch)));
-            }
-        })?;
-        let _ = self.events.send(Event::Fresh(batch));
-        let mut batch = Vec::new();
-        self.spool.scan_aside(&mut |aside| {
-            let held = aside.place == Place::Hold;
-            batch.push((aside.id, aside.next * SECOND, aside.destination, held));
-            if batch.len() >= BATCH {
-                let _ = events.send(Event::Aside(std::mem::take(&mut batch)));
-            }
-        })?;
-        let _ = self.events.send(Event::Aside(batch));
-        self.scan_drop()
-    }
-
     fn scan(&mut self) -> Result<(), SpoolError> {
         let mut found = HashSet::new();
         self.spool.scan_new(&mut |id| {
@@ -117,14 +160,7 @@ impl Watch {
         let twice: Vec<Id> = found.intersection(&self.before).copied().collect();
         self.before = found;
         let _ = self.events.send(Event::Fresh(twice));
-        self.scan_drop()
-    }
-
-    fn scan_drop(&mut self) -> Result<(), SpoolError> {
-        let mut dropped = Vec::new();
-        self.spool.scan_drop(&mut |id| dropped.push(id))?;
-        dropped.into_iter().for_each(|id| self.porter.fetch(id));
-        Ok(())
+        self.drop.fetch_all()
     }
 
     /// Reads the hints that are there; `true` if some may have been lost.
@@ -155,7 +191,7 @@ impl Watch {
         for line in lines.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             let text = std::str::from_utf8(line).unwrap_or_default();
             match (text.strip_prefix('+').and_then(Id::parse), Id::parse(text)) {
-                (Some(dropped), _) => self.porter.fetch(dropped),
+                (Some(dropped), _) => self.drop.porter.fetch(dropped),
                 (None, Some(id)) => fresh.push(id),
                 (None, None) => wrong = true,
             }

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
-use posta::courier::order::{Answer, Order};
+use posta::courier::order::{Answer, Failure, Order};
 
 use posta::spool::{Place, Record};
 
@@ -14,6 +14,7 @@ use crate::clerk::End;
 use crate::desk::{Listing, make_row};
 use crate::destination::hash;
 use crate::runner::{Runner, now};
+use crate::schedule::{Listed, State};
 
 /// What the administrator wants with one message, once nothing of it is under way.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ impl Wish {
     }
 
     /// It can't be granted.
-    pub fn fail(&self, why: String) {
-        self.answer(Answer::Failed(why));
+    pub fn fail(&self, failure: Failure, why: String) {
+        self.answer(Answer::Failed(failure, why));
     }
 
     fn done(&self, text: String) {
@@ -68,7 +69,7 @@ impl Runner {
             Order::RetryId(id) => {
                 let id = *id;
                 match self.schedule.hurry(now, |waiting, _| waiting == id) {
-                    0 => reply.fail(format!("{id}: {}", self.why_not_retried(id))),
+                    0 => reply.fail(Failure::Wrong, format!("{id}: {}", self.why_not_retried(id))),
                     _ => reply.done(format!("{id} will be tried now")),
                 }
             }
@@ -83,14 +84,14 @@ impl Runner {
             }
             // The desk serves these itself.
             Order::List | Order::Show(_) | Order::Cat(_) => {
-                reply.fail("not an order for the runner".into());
+                reply.fail(Failure::Wrong, "not an order for the runner".into());
             }
         }
     }
 
     fn why_not_retried(&self, id: Id) -> &'static str {
-        match self.schedule.list().iter().find(|l| l.id == id).map(|l| l.state) {
-            Some("held") => "is on hold; release it first",
+        match self.schedule.find(id).map(|listed| listed.state) {
+            Some(State::Held) => "is on hold; release it first",
             Some(_) => "is being tried already",
             None => "no such message in the queue",
         }
@@ -110,8 +111,10 @@ impl Runner {
         } else if let Some(place) = self.schedule.fetch(id) {
             self.wishes.insert(id, wish);
             self.ingest.open(id, place);
+        } else if self.scanned {
+            wish.fail(Failure::Wrong, format!("{id}: no such message in the queue"));
         } else {
-            wish.fail(format!("{id}: no such message in the queue"));
+            wish.fail(Failure::Later, format!("{id}: not known yet: the spool is still being scanned"));
         }
     }
 
@@ -145,7 +148,7 @@ impl Runner {
                     message.unsaved.push(Record::Released { at: now });
                     wish.done(format!("{id} is released"));
                 } else {
-                    wish.fail(format!("{id} is not on hold"));
+                    wish.fail(Failure::Wrong, format!("{id} is not on hold"));
                 }
                 let (records, waits_for) = (message.take_unsaved(), message.waits_for());
                 self.file(id, Vec::new(), records, End::Wait(now, waits_for));
@@ -155,12 +158,19 @@ impl Runner {
 
     /// What is known of every message.
     pub(crate) fn list(&self, answers: &Sender<Vec<Listing>>) {
-        let listing = self.schedule.list().into_iter().map(|listed| {
-            let row = self.messages.get(&listed.id).map(|message| make_row(message, &listed));
-            Listing { listed, row }
-        });
+        let listings = self.schedule.list().into_iter().map(|listed| self.listing(listed)).collect();
         // The desk may have given up; it says so itself.
-        let _ = answers.send(listing.collect());
+        let _ = answers.send(listings);
+    }
+
+    /// What is known of one message.
+    pub(crate) fn find(&self, id: Id, answers: &Sender<Option<Listing>>) {
+        let _ = answers.send(self.schedule.find(id).map(|listed| self.listing(listed)));
+    }
+
+    fn listing(&self, listed: Listed) -> Listing {
+        let row = self.messages.get(&listed.id).map(|message| Box::new(make_row(message, &listed)));
+        Listing { listed, row }
     }
 
     /// Answers those who wait for a pass that has come to its end.
@@ -171,7 +181,7 @@ impl Runner {
         let list =
             if self.passes.iter().any(|p| p.pending.is_none()) { self.schedule.list() } else { Vec::new() };
         for pass in self.passes.iter_mut().filter(|p| p.pending.is_none()) {
-            let due = list.iter().filter(|l| l.state != "held" && l.due.is_none_or(|due| due <= now));
+            let due = list.iter().filter(|l| l.state != State::Held && l.due <= now);
             pass.pending = Some(due.map(|l| l.id).collect());
         }
         self.passes.retain(|pass| {
@@ -192,6 +202,8 @@ impl Runner {
         for (state, count) in [("new", fresh), ("active", active), ("deferred", deferred), ("held", held)] {
             text.push_str(&format!("posta_queue_messages{{state=\"{state}\"}} {count}\n"));
         }
+        text.push_str("# TYPE posta_queue_scanned gauge\n");
+        text.push_str(&format!("posta_queue_scanned {}\n", u8::from(self.scanned)));
         let totals = [
             ("posta_queue_taken_total", c.messages[0]),
             ("posta_queue_removed_total", c.messages[1]),

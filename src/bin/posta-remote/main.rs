@@ -18,11 +18,10 @@ mod serve;
 mod unreachable;
 
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use getopts::Options;
 use log::{error, info, warn};
 
 use posta::unix::pass::PacketListener;
@@ -30,6 +29,7 @@ use posta::unix::signals::Signals;
 use posta::unix::users::{self, Account};
 use posta::unix::{listeners, privilege, sandbox, sysexits};
 
+use posta::config::options::Daemon;
 use posta::config::{self, Config};
 use posta::logbook::sink;
 
@@ -42,42 +42,11 @@ const SOCKET_MODE: u32 = 0o660;
 /// What ends the program: an exit code, and why.
 type Failure = (u8, String);
 
-fn options() -> Options {
-    let mut options = Options::new();
-    options.optopt("c", "", "read the configuration from FILE", "FILE");
-    options.optflag("V", "", "print the version");
-    options.optflag("h", "", "print this help");
-    options
-}
+const DAEMON: Daemon = Daemon { name: "posta-remote", about: "Sends mail to other hosts.", own: &[] };
 
 fn main() -> ExitCode {
-    let options = options();
-    let given = match options.parse(std::env::args_os().skip(1)) {
-        Ok(given) if given.free.is_empty() => given,
-        Ok(given) => return usage(&format!("unexpected argument \"{}\"", given.free[0])),
-        Err(error) => return usage(&error.to_string()),
-    };
-    if given.opt_present("h") {
-        print!("{}", options.usage("usage: posta-remote [-c FILE]\n\nSends mail to other hosts."));
-        return ExitCode::SUCCESS;
-    }
-    if given.opt_present("V") {
-        println!("posta-remote {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
-    let file = given.opt_str("c").map(PathBuf::from);
-    match config::load(file.as_deref()) {
-        Ok(config) => run(file.as_deref(), &config),
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            ExitCode::from(sysexits::CONFIG)
-        }
-    }
-}
-
-fn usage(what: &str) -> ExitCode {
-    eprintln!("posta-remote: {what}; \"posta-remote -h\" prints what it takes");
-    ExitCode::from(sysexits::USAGE)
+    let begun = DAEMON.begin().and_then(|given| Ok((given.config()?, given)));
+    begun.map_or_else(|code| code, |(config, given)| run(given.file(), &config))
 }
 
 fn run(file: Option<&Path>, config: &Config) -> ExitCode {

@@ -23,6 +23,8 @@ use posta::courier::report::{FromHand, Report};
 use posta::courier::request::Request;
 use posta::smtp::client::verdict::Finding;
 
+use posta::logbook::sink;
+
 use posta::net::pool::{Crowd, Pool, Size, Work};
 
 use crate::connection::Bench;
@@ -184,7 +186,9 @@ impl Desk<'_> {
             match told {
                 Told::Terminate => return Ok(true),
                 Told::Reload => (self.reload)(&self.office),
-                Told::Child | Told::Louder | Told::Quieter => {}
+                Told::Louder => sink::louder(),
+                Told::Quieter => sink::quieter(),
+                Told::Child => {}
             }
         }
         Ok(false)

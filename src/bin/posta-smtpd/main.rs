@@ -45,10 +45,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use posta::config::options::{Daemon, Own};
 use posta::config::{self, Config, Fault, LogTo};
 use posta::logbook::sink;
 use posta::net::acceptor::Acceptor;
@@ -69,7 +69,6 @@ use session::{Bench, Cause, Session};
 const PROGRAM: &str = "posta-smtpd";
 
 // sysexits(3)
-const USAGE: u8 = 64;
 const OS_ERROR: u8 = 71;
 const CANNOT_CREATE: u8 = 73;
 const CONFIG: u8 = 78;
@@ -77,29 +76,22 @@ const CONFIG: u8 = 78;
 /// Why the program ends before it has begun: its exit code, and what was to be said.
 struct Unable(u8, String);
 
-/// What the command line asks for.
-struct Options {
-    file: Option<PathBuf>,
-    inetd: bool,
-}
+const DAEMON: Daemon = Daemon {
+    name: PROGRAM,
+    about: "Receives mail over SMTP.",
+    own: &[Own {
+        name: "i",
+        value: None,
+        help: "serve the client on standard input, as inetd starts us, then end",
+    }],
+};
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(Some(options)) => options,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(Unable(code, what)) => {
-            eprintln!("{what}");
-            return ExitCode::from(code);
-        }
+    let (given, config) = match DAEMON.begin().and_then(|given| Ok((given.config()?, given))) {
+        Ok((config, given)) => (given, config),
+        Err(code) => return code,
     };
-    let config = match config::load(options.file.as_deref()) {
-        Ok(config) => config,
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{}", place(fault)));
-            return ExitCode::from(CONFIG);
-        }
-    };
-    let done = if options.inetd { serve_standard_input(&config) } else { serve(&config) };
+    let done = if given.has("i") { serve_standard_input(&config) } else { serve(&config) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Unable(code, what)) => {
@@ -107,31 +99,6 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
-}
-
-/// Reads the command line; `None` if all that was asked for has been printed.
-fn options() -> Result<Option<Options>, Unable> {
-    let mut table = getopts::Options::new();
-    table.optopt("c", "", "configuration file (default /etc/posta/posta.toml)", "FILE");
-    table.optflag("i", "", "serve the client on standard input, as inetd starts us, then end");
-    table.optflag("V", "", "print the version");
-    table.optflag("h", "", "print this help");
-    let usage = || table.usage(&format!("usage: {PROGRAM} [-c FILE] [-i]"));
-    let given = table
-        .parse(std::env::args_os().skip(1))
-        .map_err(|error| Unable(USAGE, format!("{PROGRAM}: {error}\n{}", usage())))?;
-    if let Some(surplus) = given.free.first() {
-        return Err(Unable(USAGE, format!("{PROGRAM}: what is \"{surplus}\"?\n{}", usage())));
-    }
-    if given.opt_present("h") {
-        print!("{}", usage());
-        return Ok(None);
-    }
-    if given.opt_present("V") {
-        println!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
-        return Ok(None);
-    }
-    Ok(Some(Options { file: given.opt_str("c").map(PathBuf::from), inetd: given.opt_present("i") }))
 }
 
 /// A fault, as compilers name places.

@@ -16,16 +16,16 @@ mod keys;
 mod program;
 mod sockets;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use getopts::Options;
 use log::{error, info, warn};
 
 use posta::unix::signals::Signals;
 use posta::unix::{privilege, sysexits};
 
-use posta::config::{self, Config};
+use posta::config::Config;
+use posta::config::options::Daemon;
 use posta::logbook::sink;
 
 use crate::house::{House, Owners};
@@ -33,42 +33,11 @@ use crate::keep::Keeper;
 use crate::keys::Keys;
 use crate::sockets::Sockets;
 
-fn options() -> Options {
-    let mut options = Options::new();
-    options.optopt("c", "", "read the configuration from FILE", "FILE");
-    options.optflag("V", "", "print the version");
-    options.optflag("h", "", "print this help");
-    options
-}
+const DAEMON: Daemon = Daemon { name: "posta", about: "Starts and keeps the whole mail server.", own: &[] };
 
 fn main() -> ExitCode {
-    let options = options();
-    let given = match options.parse(std::env::args_os().skip(1)) {
-        Ok(given) if given.free.is_empty() => given,
-        Ok(given) => return usage(&format!("unexpected argument \"{}\"", given.free[0])),
-        Err(error) => return usage(&error.to_string()),
-    };
-    if given.opt_present("h") {
-        print!("{}", options.usage("usage: posta [-c FILE]\n\nStarts and keeps the whole mail server."));
-        return ExitCode::SUCCESS;
-    }
-    if given.opt_present("V") {
-        println!("posta {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
-    let file = given.opt_str("c").map(PathBuf::from);
-    match config::load(file.as_deref()) {
-        Ok(config) => run(file.as_deref(), config),
-        Err(faults) => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            ExitCode::from(sysexits::CONFIG)
-        }
-    }
-}
-
-fn usage(what: &str) -> ExitCode {
-    eprintln!("posta: {what}; \"posta -h\" prints what it takes");
-    ExitCode::from(sysexits::USAGE)
+    let begun = DAEMON.begin().and_then(|given| Ok((given.config()?, given)));
+    begun.map_or_else(|code| code, |(config, given)| run(given.file(), config))
 }
 
 /// Everything after the configuration: starts, keeps until told to go.

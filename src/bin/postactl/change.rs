@@ -22,10 +22,11 @@ pub fn change(word: &Word, words: &[String], config: &Config) -> Result<u8, Refu
     let mut failed = sysexits::OK;
     for id in ids {
         if let Err(Refusal(code, why)) = give(&order(word, id), config) {
-            // Nobody there: the rest would say the same.
-            if code != sysexits::DATA {
+            // Nobody there, or not allowed: the rest would say the same.
+            if !matches!(code, sysexits::DATA | sysexits::TEMPFAIL) {
                 return Err(Refusal(code, why));
             }
+            let why = why.strip_prefix(&format!("{id}: ")).unwrap_or(&why);
             eprintln!("postactl: {id}: {why}");
             failed = code;
         }

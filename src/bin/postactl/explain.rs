@@ -49,16 +49,7 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
 
 /// A router of what the configuration says.
 pub fn router(config: &Config) -> Router {
-    Router::new(Settings {
-        hostname: config.hostname.clone(),
-        postmaster: config.postmaster.clone(),
-        domains: config.domains.clone(),
-        mailbox: config.local.mailbox.clone(),
-        aliases: config.local.aliases.clone(),
-        delimiter: config.local.delimiter.clone(),
-        root_mailbox: config.local.root_mailbox.clone(),
-        users: config.run.join("users"),
-    })
+    Router::new(Settings::of(config))
 }
 
 fn read(words: &[String]) -> Result<Question, Refusal> {

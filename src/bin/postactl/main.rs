@@ -111,10 +111,5 @@ pub fn give(order: &Order, config: &Config) -> Result<(), Refusal> {
 
 /// The exit code and words for an order that came to nothing.
 pub fn refusal(error: orders::OrderError) -> Refusal {
-    let code = match &error {
-        orders::OrderError::Refused(_) => sysexits::DATA,
-        orders::OrderError::Connect { .. } => sysexits::NOPERM,
-        _ => sysexits::UNAVAILABLE,
-    };
-    Refusal(code, error.to_string())
+    Refusal(error.exit_code(), error.to_string())
 }

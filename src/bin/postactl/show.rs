@@ -66,7 +66,7 @@ fn print_answers(order: &Order, config: &Config) -> Result<u8, Refusal> {
         Answer::Text(text) => {
             println!("{}", text.lines().map(|l| Printable(l).to_string()).collect::<Vec<_>>().join("\n"))
         }
-        Answer::Failed(_) | Answer::End => {}
+        Answer::Failed(..) | Answer::End => {}
     };
     orders::give(&config.run.join("queue"), order, Some(PATIENCE), &mut each).map_err(refusal)?;
     Ok(sysexits::OK)

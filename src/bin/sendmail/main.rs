@@ -172,7 +172,7 @@ fn give_flush(flush: &Flush, config: &Config) -> Result<u8, Refusal> {
 
 /// The exit code and words for an order that came to nothing.
 pub fn order_refusal(error: orders::OrderError) -> Refusal {
-    Refusal(sysexits::UNAVAILABLE, error.to_string())
+    Refusal(error.exit_code(), error.to_string())
 }
 
 /// `-bs`: becomes `posta-smtpd -i`, which comes back only if that can't be.
