@@ -47,7 +47,7 @@ use posta::config::{self, Config};
 use posta::logbook::sink;
 
 use posta::net::orders;
-use posta::route::Router;
+use posta::route::{self, Router};
 use posta::spool::{Committer, Spool};
 
 use crate::bounce::Bouncer;
@@ -175,6 +175,7 @@ fn run(
     let os = |e: std::io::Error| Failure(sysexits::OSERR, e.to_string());
 
     let router: SharedRouter = Arc::new(RwLock::new(Arc::new(Router::new(settings::router(&config)))));
+    make_key(&router, &spool);
     let hostname = config.hostname.clone();
     let bouncer = Bouncer { spool: spool.clone(), committer: committer.clone(), hostname: hostname.clone() };
     let clerks = Clerks::start(&spool, &Arc::new(bouncer), &events).map_err(os)?;
@@ -217,7 +218,7 @@ fn run(
                 let _ = events.send(Event::Terminate);
                 patience = Duration::from_millis(5);
             }
-            Some(Told::Reload) => reload(file.as_deref(), &router, &events),
+            Some(Told::Reload) => reload(file.as_deref(), &spool, &router, &events),
             Some(Told::Louder) => log::set_max_level(log::LevelFilter::Debug),
             Some(Told::Quieter) => log::set_max_level(log::LevelFilter::Info),
             Some(Told::Child) | None => {}
@@ -242,12 +243,24 @@ fn end_after_pass(events: &Sender<Event>) {
     }
 }
 
+/// Makes the key of signed senders where one is needed; posta-smtpd reads it too. Who needs it and
+/// finds none waits, and says so.
+fn make_key(router: &SharedRouter, spool: &Spool) {
+    let router = router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    if let Some(path) = router.key_file()
+        && let Err(error) = route::make_key(path, &spool.path().join("new"))
+    {
+        log::error!("{error}");
+    }
+}
+
 /// SIGHUP: the configuration is read again; a bad one is reported and the old one stays.
-fn reload(file: Option<&Path>, router: &SharedRouter, events: &Sender<Event>) {
+fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Sender<Event>) {
     match config::load(file) {
         Ok(config) => {
             let new = Arc::new(Router::new(settings::router(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
+            make_key(router, spool);
             let _ = events.send(Event::Rules(settings::rules(&config)));
             log::info!("configuration read again");
         }

@@ -35,14 +35,5 @@ pub fn schedule(config: &Config) -> schedule::Settings {
 
 /// What the router is told.
 pub fn router(config: &Config) -> route::Settings {
-    route::Settings {
-        hostname: config.hostname.clone(),
-        postmaster: config.postmaster.clone(),
-        domains: config.domains.clone(),
-        mailbox: config.local.mailbox.clone(),
-        aliases: config.local.aliases.clone(),
-        delimiter: config.local.delimiter.clone(),
-        root_mailbox: config.local.root_mailbox.clone(),
-        users: config.run.join("users"),
-    }
+    route::Settings::of(config)
 }

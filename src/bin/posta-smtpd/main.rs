@@ -268,17 +268,8 @@ fn terms(config: &Config) -> Terms {
         data_timeout: config.smtpd.data_timeout,
         message_timeout: config.smtpd.message_timeout,
         max_hops: config.smtpd.max_hops,
-        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then(|| users.clone()),
-        router: Router::new(route::Settings {
-            hostname: config.hostname.clone(),
-            postmaster: config.postmaster.clone(),
-            domains: config.domains.clone(),
-            mailbox: config.local.mailbox.clone(),
-            aliases: config.local.aliases.clone(),
-            delimiter: config.local.delimiter.clone(),
-            root_mailbox: config.local.root_mailbox.clone(),
-            users,
-        }),
+        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then_some(users),
+        router: Router::new(route::Settings::of(config)),
     }
 }
 
