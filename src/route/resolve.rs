@@ -381,3 +381,263 @@ fn rule_step(address: &Mailbox, rule: &DomainRule, row: Option<&Row>) -> Step {
 }
 
 const _: () = assert!(MAX_LEAVES >= 100_000, "a list of so many members is an ordinary one");
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::config::{Source, Users};
+    use crate::courier::request::Hop;
+
+    use super::super::{Judgement, Settings};
+    use super::*;
+
+    /// A router over a folder with tables; the words of the settings are set by `set`.
+    struct House {
+        _folder: tempfile::TempDir,
+        router: Router,
+    }
+
+    fn house(virtual_aliases: &str, aliases: &str, set: impl FnOnce(&mut Settings)) -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
+            path
+        };
+        let users =
+            |users| DomainFate::Users { users, mailbox: Some("/m/{domain}/{user}/".into()), owner: None };
+        let virtuals = DomainFate::Users { users: Users::Virtual, mailbox: None, owner: None };
+        let mut settings = Settings {
+            domains: vec![
+                DomainRule::new("any.example", users(Users::Any)),
+                DomainRule::new("virtual.example", virtuals),
+                DomainRule::new(".below.example", users(Users::Any)),
+                DomainRule::new("relay.example", DomainFate::RelayTo(Hop::Host("in".into(), 25))),
+            ],
+            virtual_aliases: vec![Source::Text(file("virtual", virtual_aliases))],
+            aliases: Source::Text(file("aliases", aliases)),
+            key: file("key", "a key that is long enough\n"),
+            ..Settings::default()
+        };
+        set(&mut settings);
+        House { router: Router::new(settings), _folder: folder }
+    }
+
+    fn at(text: &str) -> Mailbox {
+        Mailbox::parse(text, true).unwrap()
+    }
+
+    impl House {
+        /// `address` or `address from sender`, for mail of that sender.
+        fn sent(&self, sender: &str, address: &str) -> Result<Vec<String>, String> {
+            let sender = ReversePath::parse(sender, true).unwrap();
+            let mut sent = Vec::new();
+            let mut into = |leaf: Leaf| {
+                let from = leaf.sender.map(|sender| format!(" from {sender}")).unwrap_or_default();
+                sent.push(format!("{}{from}", leaf.address));
+            };
+            let ended = self.router.expand_into(&at(address), &sender, false, &mut into);
+            ended.map(|_| sent).map_err(|why| why.status.to_string())
+        }
+
+        fn reached(&self, address: &str) -> Vec<String> {
+            self.sent("", address).unwrap_or_else(|why| panic!("{address}: {why}"))
+        }
+
+        fn judge(&self, address: &str) -> String {
+            match self.router.judge(&at(address)) {
+                Judgement::Open => "open".into(),
+                Judgement::ClientsOnly => "clients".into(),
+                Judgement::No(why) => why.status.to_string(),
+            }
+        }
+    }
+
+    #[test]
+    fn virtual_aliases_lead_across_domains() {
+        let text = "info@virtual.example alice@any.example, bob@far.example\n\
+                    @virtual.example @any.example\n\
+                    gone@virtual.example nobody-such\n\
+                    carl@any.example carl@any.example, copy@any.example\n\
+                    one@any.example two@any.example\ntwo@any.example one@any.example\n\
+                    moved@far.example gone@virtual.example\n";
+        let house = house(text, "", |_| ());
+        assert_eq!(house.reached("Info@Virtual.example"), ["alice@any.example", "bob@far.example"]);
+        assert_eq!(house.reached("info+x@virtual.example"), ["alice+x@any.example", "bob+x@far.example"]);
+        assert_eq!(house.reached("Else@virtual.example"), ["Else@any.example"]);
+        assert_eq!(house.reached("carl@any.example"), ["carl@any.example", "copy@any.example"]);
+        assert_eq!(
+            house.reached("one@any.example"),
+            ["one@any.example"],
+            "what leads to itself is a mailbox"
+        );
+        assert_eq!(
+            (house.judge("info@virtual.example"), house.judge("x@far.example")),
+            ("open".into(), "clients".into())
+        );
+        assert_eq!(house.judge("gone@virtual.example"), "5.1.1", "refused through the alias");
+        assert_eq!(house.judge("moved@far.example"), "5.1.1", "though its own domain would take it");
+    }
+
+    #[test]
+    fn a_domain_of_virtual_addresses_has_no_others() {
+        let house = house("a@virtual.example b@any.example\n", "", |_| ());
+        assert_eq!(
+            (house.judge("a@virtual.example"), house.judge("b@virtual.example")),
+            ("open".into(), "5.1.1".into())
+        );
+        assert_eq!(house.judge("postmaster@virtual.example"), "open");
+        assert_eq!(house.reached("x@a.below.example"), ["x@a.below.example"]);
+        assert_eq!(house.judge("x@below.example"), "clients");
+        let leaf = &house.router.expand(&at("x@a.below.example")).unwrap()[0];
+        assert_eq!(leaf.place, Some(Place::Maildir("/m/a.below.example/x/".into())));
+    }
+
+    #[test]
+    fn a_dead_table_makes_mail_wait_and_nobody_unknown() {
+        let lost = || vec![Source::Cdb("/no/such/table.cdb".into())];
+        let cases: [(fn(&mut Settings, Vec<Source>), &str); 4] = [
+            (|settings, lost| settings.virtual_aliases = lost, "x@any.example"),
+            (|settings, lost| settings.recipient_canonical = lost, "x@any.example"),
+            (|settings, lost| settings.domain_tables = lost, "x@unknown.example"),
+            (|settings, lost| settings.aliases = lost[0].clone(), "nobody-such@mail.example"),
+        ];
+        for (set, address) in cases {
+            let house = house("", "", |settings| set(settings, lost()));
+            assert_eq!(
+                (house.judge(address), house.sent("", address)),
+                ("4.3.5".into(), Err("4.3.5".into()))
+            );
+        }
+        let house = house("bad@any.example |/bin/false\n", "", |_| ());
+        assert_eq!(
+            (house.judge("bad@any.example"), house.judge("good@any.example")),
+            ("4.3.5".into(), "open".into())
+        );
+    }
+
+    #[test]
+    fn a_list_with_an_owner_is_sent_by_its_owner() {
+        let aliases = "news: daemon, x@far.example, inner\nowner-news: daemon\n\
+                       inner: y@far.example\nowner-inner: bin\nplain: z@far.example\n";
+        let house = house("", aliases, |settings| settings.verp = vec!["inner".into()]);
+        assert_eq!(
+            house.sent("s@far.example", "news@mail.example").unwrap(),
+            [
+                "daemon@mail.example from owner-news@mail.example",
+                "x@far.example from owner-news@mail.example",
+                "y@far.example from owner-inner+y=far.example@mail.example",
+            ]
+        );
+        assert_eq!(house.sent("", "news@mail.example").unwrap()[1], "x@far.example", "a bounce stays one");
+        assert_eq!(house.sent("s@far.example", "plain@mail.example").unwrap(), ["z@far.example"]);
+        assert_eq!(house.reached("owner-inner+y=far.example@mail.example"), ["bin@mail.example"]);
+    }
+
+    #[test]
+    fn forwarded_mail_of_strangers_leads_back_through_us() {
+        let text = "ann@any.example ann@far.example, ann@relay.example, here@any.example\n";
+        let house = house(text, "", |settings| settings.srs_domain = "any.example".into());
+        let sent = house.sent("bob@stranger.example", "ann@any.example").unwrap();
+        let (first, srs) = sent[0].split_once(" from ").unwrap();
+        assert_eq!(
+            (first, &sent[1..]),
+            ("ann@far.example", &["ann@relay.example".into(), "here@any.example".into()][..])
+        );
+        assert!(srs.starts_with("SRS0=") && srs.ends_with("=stranger.example=bob@any.example"), "{srs}");
+        // The way back is open to all, even though this host relays nothing there.
+        assert_eq!(
+            (house.reached(srs), house.judge(srs)),
+            (vec!["bob@stranger.example".to_string()], "open".into())
+        );
+        let forged = srs.replace("=bob@", "=eve@");
+        assert_eq!((house.judge(&forged), house.sent("", &forged)), ("5.7.1".into(), Err("5.7.1".into())));
+        // Nothing is rewritten that is ours, is nobody's, or goes straight on.
+        assert_eq!(house.sent("carl@any.example", "ann@any.example").unwrap()[0], "ann@far.example");
+        assert_eq!(house.sent("", "ann@any.example").unwrap()[0], "ann@far.example");
+        assert_eq!(house.sent("bob@stranger.example", "x@far.example").unwrap(), ["x@far.example"]);
+    }
+
+    #[test]
+    fn without_its_key_forwarded_mail_waits() {
+        let house = house("a@any.example a@far.example\n", "", |settings| {
+            settings.srs_domain = "any.example".into();
+            settings.key = "/no/such/key".into();
+        });
+        assert_eq!(house.sent("b@stranger.example", "a@any.example"), Err("4.3.5".into()));
+        assert_eq!(house.judge("a@any.example"), "open", "there is somebody");
+        assert_eq!(house.judge("SRS0=aaaaaa=aa=x.example=b@any.example"), "4.3.5");
+    }
+
+    #[test]
+    fn addresses_of_the_envelope_are_rewritten_once() {
+        let canonical = "old@any.example new@any.example\nnew@any.example newer@any.example\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("canonical");
+        std::fs::write(&path, canonical).unwrap();
+        let house = house("", "", |settings| {
+            settings.canonical = vec![Source::Text(path)];
+            settings.masquerade = vec!["far.example".into()];
+            settings.signed_senders = vec!["signed.example".into()];
+        });
+        assert_eq!(
+            house.sent("b@web.far.example", "old@any.example").unwrap(),
+            ["new@any.example from b@far.example"]
+        );
+        assert_eq!(
+            house.sent("old@any.example", "x@elsewhere.example").unwrap(),
+            ["x@elsewhere.example from new@any.example"]
+        );
+        let signed = house.sent("s@signed.example", "x@elsewhere.example").unwrap().remove(0);
+        let sender = signed.split_once(" from ").unwrap().1;
+        assert!(sender.starts_with("prvs=") && sender.ends_with("=s@signed.example"), "{signed}");
+        assert_eq!(house.reached(sender), ["s@signed.example"]);
+        assert_eq!(
+            house.sent("s@signed.example", "x@any.example").unwrap(),
+            ["x@any.example"],
+            "only abroad"
+        );
+    }
+
+    #[test]
+    fn the_steps_name_table_line_and_key() {
+        let house = house("# x\ninfo@any.example staff@mail.example\n", "staff: daemon\n", |_| ());
+        let (steps, _) = house.router.explain(&at("info@any.example"), &ReversePath::Null);
+        let told: Vec<_> = steps
+            .iter()
+            .filter_map(|step| {
+                Some((step.table.as_ref()?.rsplit('/').next()?, step.line?, step.key.as_deref()?))
+            })
+            .collect();
+        assert_eq!(told, [("virtual", 2, "info@any.example"), ("aliases", 1, "staff")]);
+    }
+
+    #[test]
+    fn a_list_of_a_hundred_thousand_is_walked_through() {
+        let house = house("", "list: :include:FOLDER/list\n", |_| ());
+        let list: String = (0..100_000).map(|n| format!("user-{n}@far.example\n")).collect();
+        std::fs::write(house._folder.path().join("list"), list).unwrap();
+        let mut count = 0;
+        let mut into = |_: Leaf| count += 1;
+        house.router.expand_into(&at("list@mail.example"), &ReversePath::Null, false, &mut into).unwrap();
+        assert_eq!(count, 100_000);
+        assert_eq!(house.judge("list@mail.example"), "clients");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_table_has_an_end(
+            text in "([a-d]?@(any|virtual|far)\\.example (([a-d]?@(any|virtual)\\.example|[a-d]), ){0,3}[a-d]@far\\.example\n){0,6}",
+            aliases in "([a-d]: [a-d]@(any|virtual)\\.example, [a-d]\n){0,3}",
+            local in "[a-d]",
+        ) {
+            let house = house(&text, &aliases, |settings| settings.srs_domain = "any.example".into());
+            for domain in ["any", "virtual", "far"] {
+                let sent = house.sent("s@stranger.example", &format!("{local}@{domain}.example"));
+                prop_assert!(sent.is_err() || !sent.unwrap().is_empty());
+            }
+        }
+    }
+}
