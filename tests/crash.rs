@@ -398,7 +398,11 @@ impl Runner<'_> {
         if !known.is_expanded {
             for (n, recipient) in (0..).zip(&entry.envelope.recipients) {
                 let (address, target) = (recipient.address.clone(), Target::Mx("example.net".into()));
-                news.push(Record::Target { n, recipient: n, leaf: Leaf { address, target, place: None } });
+                news.push(Record::Target {
+                    n,
+                    recipient: n,
+                    leaf: Leaf { address, target, place: None, sender: None },
+                });
             }
             news.push(Record::Expanded);
         }

@@ -30,7 +30,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("mio", &["net/acceptor"]),
     ("native_tls", &["net/tls"]),
     ("nix", &["unix/"]),
-    ("openssl", &["net/tls", "sasl/"]),
+    ("openssl", &["net/tls", "route/signature", "sasl/"]),
     ("regex", &["route/"]),
     ("rusqlite", &["route/"]),
     ("serde_json", &["bin/postactl/"]),

@@ -18,6 +18,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     listeners(config, reading);
     keys(config, reading);
     mailboxes(config, reading);
+    routing(config, reading);
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -160,6 +161,22 @@ fn mailboxes(config: &Config, reading: &mut Reading<'_>) {
     if delimiter.chars().any(|c| !c.is_ascii_punctuation() || "@./\"\\".contains(c)) {
         let what = format!("delimiter: {} can't part a user's name from an extension", quoted(delimiter));
         reading.fault_of("local.delimiter", what);
+    }
+}
+
+/// Domains of `[routing]` must be some.
+fn routing(config: &Config, reading: &mut Reading<'_>) {
+    let routing = &config.routing;
+    let mut domain = |setting: &str, name: &str| {
+        if parse_domain(name).is_err() || name.starts_with('[') {
+            let word = setting.trim_start_matches("routing.");
+            reading.fault_of(setting, format!("{word}: {} is no domain", quoted(name)));
+        }
+    };
+    routing.masquerade.iter().for_each(|name| domain("routing.masquerade", name));
+    routing.signed_senders.iter().for_each(|name| domain("routing.signed_senders", name));
+    if !routing.srs_domain.is_empty() {
+        domain("routing.srs_domain", &routing.srs_domain);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::mail::address::parse_domain;
 
 use crate::courier::request::Hop;
 
-use super::file::Entry;
+use super::file::{Entry, Reading, inline};
 use super::kind::wanted;
 use super::nearest::{did_you_mean, quoted};
 use super::table::Words;
@@ -80,7 +80,28 @@ fn domain_name(name: &str) -> Result<String, String> {
     if name == "*" {
         return Ok(name.to_string());
     }
-    parse_domain(name).map_err(|why| format!("{} is no domain: {why}", quoted(name)))
+    // `.example.org`: every domain below it.
+    let (dot, rest) = name.strip_prefix('.').map_or(("", name), |rest| (".", rest));
+    match parse_domain(rest) {
+        Ok(domain) if dot.is_empty() || !domain.starts_with('[') => Ok(format!("{dot}{domain}")),
+        Ok(_) => Err(format!("{} is no domain: nothing lies below an address", quoted(name))),
+        Err(why) => Err(format!("{} is no domain: {why}", quoted(name))),
+    }
+}
+
+/// Reads the entry of a domain as a table has it: the words that would stand between the braces in
+/// `[domains]`, or with the braces.
+pub fn domain_rule(domain: &str, words: &str) -> Result<DomainRule, String> {
+    let words = words.trim();
+    let inner = words.strip_prefix('{').and_then(|words| words.strip_suffix('}')).unwrap_or(words);
+    let text = format!("{} = {{ {inner} }}", quoted(domain));
+    let path = std::path::Path::new("");
+    let mut reading = Reading::new(path, &text);
+    let rules = inline(&mut reading, &text, read);
+    match reading.faults(&[]).into_iter().next() {
+        Some(fault) => Err(fault.what),
+        None => rules.into_iter().next().ok_or_else(|| "no entry of a domain".to_string()),
+    }
 }
 
 /// What is wrong with an entry, and with which of its words.
@@ -114,10 +135,12 @@ fn users(word: &str) -> Result<Users, Wrong> {
     match word {
         "system" => Ok(Users::System),
         "*" => Ok(Users::Any),
+        "virtual" => Ok(Users::Virtual),
         path if path.starts_with('/') => Ok(Users::File(PathBuf::from(path))),
         _ => {
-            let hint = did_you_mean(word, ["system"])
-                .unwrap_or_else(|| "; it is \"system\", \"*\" or the path of a users file".into());
+            let hint = did_you_mean(word, ["system", "virtual"]).unwrap_or_else(|| {
+                "; it is \"system\", \"virtual\", \"*\" or the path of a users file".into()
+            });
             Err(wrong("users", format!("unknown value {}{hint}", quoted(word))))
         }
     }
@@ -136,6 +159,11 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
     match &fate {
         DomainFate::Users { .. } if everybody => {
             return Err(wrong("users", "\"*\" stands for all other domains; they can't have mailboxes here"));
+        }
+        DomainFate::Users { users: Users::Virtual, mailbox, owner }
+            if mailbox.is_some() || owner.is_some() =>
+        {
+            return Err(wrong("users", "\"virtual\" has no mailboxes: its addresses lead elsewhere"));
         }
         DomainFate::Users { users: Users::Any, mailbox: None, .. } => {
             return Err(wrong("users", "\"*\" needs a mailbox, since its users have none of their own"));

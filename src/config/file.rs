@@ -16,7 +16,7 @@ use crate::unix::users;
 
 use super::kind::{Kind, wanted};
 use super::nearest::{did_you_mean, quoted};
-use super::{Config, Fault, check, domain, table};
+use super::{Config, Fault, check, domain, source, table};
 
 /// A file being read: its faults so far, and where each setting stands.
 pub(super) struct Reading<'f> {
@@ -239,6 +239,18 @@ fn default_of<K: Kind>(kind: &K, default: &str) -> K::Value {
     kind.read(value.get_ref()).expect("a row's default is of its kind: see the test of all rows")
 }
 
+/// Reads a text of one table, as a row of a table of posta has it. What the parser can't make out is
+/// noted as all other faults.
+pub(super) fn inline<S>(
+    reading: &mut Reading<'_>,
+    text: &str,
+    read: impl FnOnce(&mut Entry<'_, '_>) -> S,
+) -> S {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    reading.malformed(errors);
+    read(&mut Entry::new(reading, String::new(), document.get_ref()))
+}
+
 /// Reads a whole file: its text, which came from `path`.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Vec<Fault>> {
     let mut reading = Reading::new(path, text);
@@ -249,6 +261,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Vec<Fault>> {
     let mut config = Config::read(&mut entry);
     entry.finish();
     complete(&mut config, &mut reading);
+    source::resolve(&mut config, &mut reading);
     check::contradictions(&config, &mut reading);
     let faults = reading.faults(&malformed);
     if faults.is_empty() { Ok(config) } else { Err(faults) }

@@ -44,6 +44,8 @@ pub(super) struct Size;
 pub(super) struct Span;
 /// A list of networks and addresses.
 pub(super) struct Networks;
+/// A list of texts.
+pub(super) struct Lines;
 /// An address and a port.
 pub(super) struct Address;
 /// Where to listen: an address and a port, or `unix:/path`.
@@ -247,6 +249,19 @@ fn network(text: &str) -> Result<Network, String> {
         return Err(format!("{} has bits beyond its mask; did you mean \"{start}/{bits}\"?", quoted(text)));
     }
     Ok(network)
+}
+
+impl Kind for Lines {
+    type Value = Vec<String>;
+
+    fn word(&self) -> String {
+        "list of texts".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        let list = value.as_array().ok_or_else(|| wanted("a list of texts", value))?;
+        list.iter().map(|entry| Text.read(entry.get_ref())).collect()
+    }
 }
 
 impl Kind for Address {

@@ -2,9 +2,9 @@
 //!
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
 //! `kind` knows how each kind of value is written, `file` where it stands in the file,
-//! `domain` what an entry of `[domains]` means, `check` what can't be said together, and
-//! `nearest` what a misspelt word was meant to be; [`options`] reads the command line, which says
-//! where the file is. All faults of a file are found at once, each
+//! `domain` what an entry of `[domains]` means, `source` how tables are named, `check` what can't be
+//! said together, and `nearest` what a misspelt word was meant to be; [`options`] reads the command line,
+//! which says where the file is. All faults of a file are found at once, each
 //! with its line and column.
 
 use std::fmt;
@@ -20,9 +20,12 @@ mod file;
 mod kind;
 pub mod nearest;
 pub mod options;
+mod source;
 mod table;
 
-pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Row, Smtpd, Tls};
+pub use domain::domain_rule;
+pub use source::Source;
+pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Routing, Row, Smtpd, Tls};
 
 /// Where posta-smtpd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub enum ListenTls {
 /// What becomes of mail for one domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainRule {
-    /// In lower case; `*` for all others.
+    /// In lower case; `*` for all others, and `.example.org` for all below `example.org`.
     pub domain: String,
     /// Where mail goes.
     pub fate: DomainFate,
@@ -88,6 +91,8 @@ pub enum Users {
     File(PathBuf),
     /// `"*"`: any local part.
     Any,
+    /// `"virtual"`: only addresses that a table of `routing.virtual_aliases` has.
+    Virtual,
 }
 
 /// How the way to a relay is encrypted.

@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use super::domain;
 use super::file::Entry;
-use super::kind::{self, Choice, Flag, Kind, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text};
+use super::kind::{
+    self, Choice, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text,
+};
+use super::source::{self, Sort, Source, Table, Tables};
 use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
 
 /// A setting, as `postactl settings` shows it.
@@ -40,6 +43,8 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
         Listen::ROWS,
         Tls::ROWS,
         Words::ROWS,
+        TableWords::ROWS,
+        Routing::ROWS,
         Log::ROWS,
         Smtpd::ROWS,
         Local::ROWS,
@@ -112,6 +117,10 @@ section! {
         tls: Tls = entry.section("tls", Tls::read);
         /// `[domains]`: what becomes of mail for each domain, `*` last.
         domains: Vec<DomainRule> = entry.section("domains", domain::read);
+        /// `[tables]`: tables by name. Settings that name one have what it says already.
+        tables: Vec<(String, Source)> = entry.section("tables", source::read);
+        /// `[routing]`
+        routing: Routing = entry.section("routing", Routing::read);
         /// `[log]`
         log: Log = entry.section("log", Log::read);
         /// `[smtpd]`
@@ -159,7 +168,7 @@ section! {
     /// What is written of one domain; a [`DomainRule`] is what it means.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(super) struct Words, "domains.NAME." {
-        users: String = Text, "", "Mailboxes of this host, of: \"system\", its accounts; a users file; \"*\", anybody.";
+        users: String = Text, "", "Mailboxes of this host, of: \"system\", its accounts; a users file; \"*\", anybody; \"virtual\".";
         mailbox: Option<String> = Maybe(MailboxPath), "", "The mailbox of each user. Empty: as local.mailbox says.";
         owner: String = Text, "", "The account that owns the mailboxes. Empty: each user.";
         lmtp: String = Text, "", "Mail is handed over by LMTP to this host:port or unix:/path.";
@@ -168,6 +177,34 @@ section! {
             "From whom mail for the domain is taken: anyone, or only clients that may relay.";
         tls: RelayTls = Choice(RelayTls::WORDS), "may", "Whether the way to the relay may be or must be encrypted, or verified too.";
         login: Option<PathBuf> = Maybe(Path), "", "The file with the user name and password for the relay.";
+    }
+}
+
+section! {
+    /// What is written of one table; a [`Source`] is what it means.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(super) struct TableWords, "tables.NAME." {
+        kind: Sort = Choice(Sort::WORDS), "text", "What the table is kept in.";
+        file: Option<PathBuf> = Maybe(Path), "", "The file with the table.";
+        query: String = Text, "", "Of a database: the query that gives the values of a key, which is ?1.";
+    }
+}
+
+section! {
+    /// Addresses: where they lead, and how they are rewritten.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Routing, "routing." {
+        virtual_aliases: Vec<Source> = Tables, [], "Tables that lead an address, in whatever domain, to others.";
+        domains: Vec<Source> = Tables, [], "Tables with more entries of [domains].";
+        canonical: Vec<Source> = Tables, [], "Tables that rewrite the sender and the recipients of an envelope.";
+        sender_canonical: Vec<Source> = Tables, [], "The same for the sender only, asked before canonical.";
+        recipient_canonical: Vec<Source> = Tables, [], "The same for recipients only, asked before canonical.";
+        masquerade: Vec<String> = Lines, [], "Domains that hide the hosts below them in the sender's address.";
+        masquerade_except: Vec<String> = Lines, ["root"], "Names whose hosts are not hidden.";
+        srs_domain: String = Text, "", "The domain of SRS senders, which forwarded mail gets. Empty: none does.";
+        verp: Vec<String> = Lines, [], "Lists with an owner whose copies name their recipient in the sender.";
+        signed_senders: Vec<String> = Lines, [], "Domains whose senders are signed on the way out (prvs).";
+        key: Option<PathBuf> = Maybe(Path), "", "The file with the keys that sign senders. Empty: SPOOL/key.";
     }
 }
 
@@ -219,7 +256,7 @@ section! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Local, "local." {
         mailbox: String = MailboxPath, "~/Maildir/", "Each user's mailbox: a Maildir if it ends in /, else an mbox.";
-        aliases: PathBuf = Path, "/etc/aliases", "The table of aliases(5). A missing one is an empty one.";
+        aliases: Source = Table, "/etc/aliases", "The table of aliases(5). A missing text file is an empty one.";
         delimiter: String = Text, "+", "What parts a user's name from an extension; empty: nothing does.";
         folders: bool = Flag, false, "Mail for name+books goes into the folder .books of the Maildir, if it is there.";
         quota: Option<u64> = Maybe(Size), "", "Most bytes in one Maildir, all its folders together. Empty: no limit.";

@@ -117,6 +117,9 @@ pub struct Leaf {
     pub target: Target,
     /// posta-local only: where the copy is put.
     pub place: Option<Place>,
+    /// The sender that this copy goes out with and is returned to, if it isn't the message's own: a
+    /// list's owner, a forwarder.
+    pub sender: Option<Mailbox>,
 }
 
 impl Request {
@@ -225,6 +228,7 @@ impl Leaf {
     pub fn encode(&self) -> Result<Vec<u8>, FieldError> {
         let mut w = Writer::default();
         w.put_text("to", &self.address);
+        w.put_some("from", self.sender.as_ref().map(ToString::to_string));
         self.target.encode(&mut w);
         if let Some(place) = &self.place {
             place.encode(&mut w);
@@ -236,7 +240,12 @@ impl Leaf {
     pub fn decode(bytes: &[u8]) -> Result<Leaf, FieldError> {
         let mut r = Reader::new(bytes);
         let address = Mailbox::parse(r.text("to")?, true).map_err(|_| FieldError::Value("to"))?;
-        let leaf = Leaf { address, target: Target::decode(&mut r)?, place: Place::decode(&mut r)? };
+        let sender = match r.optional_text("from")? {
+            Some(text) => Some(Mailbox::parse(text, true).map_err(|_| FieldError::Value("from"))?),
+            None => None,
+        };
+        let (target, place) = (Target::decode(&mut r)?, Place::decode(&mut r)?);
+        let leaf = Leaf { address, target, place, sender };
         if r.is_done() { Ok(leaf) } else { Err(FieldError::Value("to")) }
     }
 }
@@ -418,8 +427,13 @@ mod tests {
         let place = Some(Place::Home(Box::new(Place::Mbox("/var/mail/a".into()))));
         let owner = Owner::Ids(1000, 100, "/home/a".into());
         for leaf in [
-            Leaf { address: address.clone(), target: Target::Local(owner), place },
-            Leaf { address, target: Target::Mx("example.net".into()), place: None },
+            Leaf { address: address.clone(), target: Target::Local(owner), place, sender: None },
+            Leaf {
+                sender: Some(address.clone()),
+                address,
+                target: Target::Mx("example.net".into()),
+                place: None,
+            },
         ] {
             assert_eq!(Leaf::decode(&leaf.encode().unwrap()), Ok(leaf));
         }

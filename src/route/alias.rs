@@ -1,35 +1,23 @@
-//! The aliases table, as sendmail and Postfix write it (aliases(5)).
+//! What an alias leads to, as sendmail and Postfix write it (aliases(5)).
 //!
 //! ```text
-//! # a comment
 //! postmaster: root
-//! staff:      alice, bob@example.net,
+//! staff:      alice, bob@example.net (Bob),
 //!             "|/usr/bin/filter -a, -b"
 //! archive:    /var/mail/archive, \alice, :include:/etc/mail/list
+//! owner-staff: alice
 //! ```
+//!
+//! A list may be long: its members are read one after the other, never all at once.
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Most bytes of a list that an `:include:` names.
-const MAX_LIST: u64 = 4 << 20;
-
-/// A whole table.
-#[derive(Debug, Default)]
-pub(super) struct Aliases {
-    entries: HashMap<String, Alias>,
-    /// Lines that could not be understood, and why.
-    pub(super) faults: Vec<(usize, String)>,
-}
-
-/// One entry.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Alias {
-    /// The line that it begins in.
-    pub(super) line: usize,
-    /// Where it leads.
-    pub(super) members: Vec<Member>,
-}
+const MAX_LIST: u64 = 64 << 20;
+/// Longest line of such a list.
+const MAX_LINE: u64 = 1 << 20;
 
 /// One thing that an alias leads to, or a user's `.forward`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,129 +34,108 @@ pub enum Member {
     Include(PathBuf),
 }
 
-impl Aliases {
-    /// Reads a table. A line that can't be understood is noted and left out.
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Aliases, String> {
-        let mut aliases = Aliases::default();
-        for (line, entry) in logical_lines(text) {
-            if let Err(why) = aliases.add(line, &entry) {
-                log::warn!("{}:{line}: {why}", path.display());
-                aliases.faults.push((line, why));
+/// How one member is read.
+pub(super) type ReadMember = fn(&str) -> Result<Member, String>;
+
+/// The members of a list, parted by commas.
+pub(super) fn members(list: &str, read: ReadMember) -> impl Iterator<Item = Result<Member, String>> {
+    let items = Items { rest: Some(list) };
+    items.filter(|item| item.as_ref().map_or(true, |item| !item.is_empty())).map(move |item| read(item?))
+}
+
+/// What is wrong with a list. An empty text: it has no member.
+pub(super) fn check(list: &str, read: ReadMember) -> Result<(), String> {
+    let mut count = 0_usize;
+    for member in members(list, read) {
+        member?;
+        count += 1;
+    }
+    if count == 0 { Err(String::new()) } else { Ok(()) }
+}
+
+/// The list that an `:include:` names: members parted by commas or newlines, with comments.
+pub(super) struct Included {
+    lines: BufReader<std::io::Take<File>>,
+    number: usize,
+}
+
+impl Included {
+    /// Opens a list. What is no plain file of bounded length is no list.
+    pub(super) fn open(path: &Path) -> Result<Included, String> {
+        let metadata = std::fs::metadata(path).map_err(|why| why.to_string())?;
+        if !metadata.is_file() || metadata.len() > MAX_LIST {
+            return Err(format!("no file of at most {MAX_LIST} bytes"));
+        }
+        let file = File::open(path).map_err(|why| why.to_string())?;
+        Ok(Included { lines: BufReader::new(file.take(MAX_LIST)), number: 0 })
+    }
+
+    /// The next line that is no comment, with its number; `None` at the end.
+    pub(super) fn next_line(&mut self) -> Result<Option<(usize, String)>, String> {
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut self.lines).take(MAX_LINE).read_until(b'\n', &mut line);
+            if read.map_err(|why| why.to_string())? == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            let text = String::from_utf8_lossy(&line);
+            if !text.trim_start().starts_with('#') {
+                return Ok(Some((self.number, text.into_owned())));
             }
         }
-        Ok(aliases)
-    }
-
-    fn add(&mut self, line: usize, entry: &str) -> Result<(), String> {
-        let (key, value) = split_key(entry)?;
-        if key.contains('@') {
-            return Err(format!("an alias is a local name, \"{key}\" has a domain"));
-        }
-        let members = members(value)?;
-        if members.is_empty() {
-            return Err(format!("alias \"{key}\" leads nowhere"));
-        }
-        if let Some(first) = self.entries.get(&key) {
-            return Err(format!("alias \"{key}\" is there already, in line {}", first.line));
-        }
-        self.entries.insert(key, Alias { line, members });
-        Ok(())
-    }
-
-    /// The entry of a local name in lower case.
-    pub(super) fn get(&self, name: &str) -> Option<&Alias> {
-        self.entries.get(name)
     }
 }
 
-/// Lines with those that continue them (they begin with a space), each with its number. Comments
-/// and empty lines neither are lines nor end one.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines: Vec<(usize, String)> = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        let content = line.trim();
-        if content.is_empty() || content.starts_with('#') {
-            continue;
-        }
-        match lines.last_mut() {
-            Some((_, entry)) if line.starts_with([' ', '\t']) => {
-                entry.push(' ');
-                entry.push_str(content);
-            }
-            _ => lines.push((n + 1, content.to_string())),
-        }
-    }
-    lines
-}
-
-/// Splits an entry at its colon: the key in lower case, without quotes, and the rest.
-fn split_key(entry: &str) -> Result<(String, &str), String> {
-    let no_colon = || "no colon after the alias's name".to_string();
-    let (key, rest) = match entry.strip_prefix('"') {
-        Some(quoted) => {
-            let (key, rest) = quoted.split_once('"').ok_or("a quote without its end")?;
-            (key, rest.trim_start().strip_prefix(':').ok_or_else(no_colon)?)
-        }
-        None => entry.split_once(':').ok_or_else(no_colon)?,
-    };
-    let key = key.trim();
-    if key.is_empty() {
-        return Err("an alias without a name".to_string());
-    }
-    Ok((key.to_lowercase(), rest))
-}
-
-/// Reads a list of members, parted by commas.
-pub(super) fn members(list: &str) -> Result<Vec<Member>, String> {
-    let items = items(list)?;
-    items.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).map(member).collect()
-}
-
-/// Reads the list that an `:include:` names. What is no plain file of bounded length is no list.
-pub(super) fn read_list(path: &Path) -> Result<Vec<Member>, String> {
-    let metadata = std::fs::metadata(path).map_err(|why| why.to_string())?;
-    if !metadata.is_file() || metadata.len() > MAX_LIST {
-        return Err(format!("no file of at most {MAX_LIST} bytes"));
-    }
-    let bytes = std::fs::read(path).map_err(|why| why.to_string())?;
-    included(&String::from_utf8_lossy(&bytes))
-}
-
-/// Reads a list, as that of an `:include:` or a user's `.forward`: members parted by commas or newlines,
-/// with comments. An error says in which line, and why.
+/// Reads a list, as that of a user's `.forward`: members parted by commas or newlines, with comments.
+/// An error says in which line, and why.
 pub fn included(text: &str) -> Result<Vec<Member>, String> {
     let mut all = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        if !line.trim_start().starts_with('#') {
-            all.extend(members(line).map_err(|why| format!("line {}: {why}", n + 1))?);
+    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+        for found in members(line, member) {
+            all.push(found.map_err(|why| format!("line {}: {why}", n + 1))?);
         }
     }
     Ok(all)
 }
 
 /// Splits at commas that are not within quotes.
-fn items(list: &str) -> Result<Vec<&str>, String> {
-    let (mut items, mut start, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
-    for (at, c) in list.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            ',' if !quoted => {
-                items.push(&list[start..at]);
-                start = at + 1;
-            }
-            _ => (),
-        }
-    }
-    if quoted {
-        return Err("a quote without its end".to_string());
-    }
-    items.push(&list[start..]);
-    Ok(items)
+struct Items<'l> {
+    rest: Option<&'l str>,
 }
 
-fn member(item: &str) -> Result<Member, String> {
+impl<'l> Iterator for Items<'l> {
+    type Item = Result<&'l str, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let list = self.rest.take()?;
+        let (mut quoted, mut escaped) = (false, false);
+        for (at, c) in list.char_indices() {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                ',' if !quoted => {
+                    self.rest = Some(&list[at + 1..]);
+                    return Some(Ok(list[..at].trim()));
+                }
+                _ => (),
+            }
+        }
+        if quoted { Some(Err("a quote without its end".to_string())) } else { Some(Ok(list.trim())) }
+    }
+}
+
+/// Reads a member that may only be an address: where commands and files are not allowed.
+pub(super) fn address_only(item: &str) -> Result<Member, String> {
+    match member(item)? {
+        address @ Member::Address(_) => Ok(address),
+        _ => Err(format!("\"{item}\" is no address, and here only addresses may stand")),
+    }
+}
+
+/// Reads a member of an alias of this host.
+pub(super) fn member(item: &str) -> Result<Member, String> {
     // `"|command"`, `"/file"`: the whole is quoted. `"a b"@example.org` is an address.
     let text = unquoted(item).unwrap_or_else(|| item.to_string());
     if let Some(command) = text.strip_prefix('|') {
@@ -197,8 +164,13 @@ fn member(item: &str) -> Result<Member, String> {
     address(item, text)
 }
 
-/// `local`, `local@domain`, or `Name <local@domain>`.
+/// `local`, `local@domain`, or `Name <local@domain>`, perhaps with a `(comment)` behind it.
 fn address(item: &str, text: String) -> Result<Member, String> {
+    if let Some((before, _)) = item.strip_suffix(')').and_then(|item| item.split_once('('))
+        && !item.starts_with('"')
+    {
+        return address(before.trim(), before.trim().to_string());
+    }
     let bare = match item.strip_suffix('>').and_then(|item| item.rsplit_once('<')) {
         Some((_, address)) => address.trim().to_string(),
         None if text.contains(char::is_whitespace) && !item.starts_with('"') => {
@@ -241,12 +213,8 @@ mod tests {
 
     use super::*;
 
-    fn table(text: &str) -> Aliases {
-        Aliases::parse(Path::new("aliases"), text).unwrap()
-    }
-
-    fn of(text: &str, key: &str) -> Vec<Member> {
-        table(text).get(key).unwrap_or_else(|| panic!("{key} in {text}")).members.clone()
+    fn of(list: &str) -> Vec<Member> {
+        members(list, member).collect::<Result<_, _>>().unwrap_or_else(|why| panic!("{list}: {why}"))
     }
 
     fn addresses(list: &[&str]) -> Vec<Member> {
@@ -254,25 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn entries_comments_and_continuations() {
-        let text = "# head\n\nPostMaster: root\nstaff : alice,\n# between\n\n  bob@x.example,\n\tCarl <c@y.example>\n\"odd : name\": root\n";
-        assert_eq!(of(text, "postmaster"), addresses(&["root"]));
-        assert_eq!(of(text, "staff"), addresses(&["alice", "bob@x.example", "c@y.example"]));
-        assert_eq!(of(text, "odd : name"), addresses(&["root"]));
-        assert_eq!(table(text).get("staff").unwrap().line, 4);
-        assert!(table(text).faults.is_empty());
-    }
-
-    #[test]
     fn every_kind_of_member() {
-        let text = concat!(
-            "a: \"|/bin/f -a, -b \\\"x\\\"\", |\"/bin/g c\", |/bin/h, /var/mail/x, \"/var/mail/y z\"\n",
-            "b: \\alice, :include:/etc/list, \":Include: /etc/l\", \"a b\"@x.example, \"a b\"\n"
-        );
         let command = |text: &str| Member::Command(text.into());
         let file = |text: &str| Member::File(text.into());
         assert_eq!(
-            of(text, "a"),
+            of("\"|/bin/f -a, -b \\\"x\\\"\", |\"/bin/g c\", |/bin/h, /var/mail/x, \"/var/mail/y z\""),
             [
                 command("/bin/f -a, -b \"x\""),
                 command("/bin/g c"),
@@ -282,7 +236,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            of(text, "b"),
+            of("\\alice, :include:/etc/list, \":Include: /etc/l\", \"a b\"@x.example, \"a b\""),
             [
                 Member::Account("alice".into()),
                 Member::Include("/etc/list".into()),
@@ -291,29 +245,43 @@ mod tests {
                 Member::Address("a b".into())
             ]
         );
+        let named = "Carl <c@y.example>, \"Last, First\" <l@y.example>";
+        assert_eq!(of(named), addresses(&["c@y.example", "l@y.example"]));
+        assert_eq!(of("d@y.example (Dan), e (Eve)"), addresses(&["d@y.example", "e"]));
     }
 
     #[test]
-    fn what_can_t_be_understood_is_noted_with_its_line() {
-        let bad = table("x\ny:\nz@d: a\nq: \"a\nw: a b\n: a\nv: |\ni: :include:l\na: b\nA: c\nf: :fail:\n");
-        let lines: Vec<usize> = bad.faults.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7, 8, 10, 11], "{:?}", bad.faults);
-        assert_eq!(bad.get("a").unwrap().members, addresses(&["b"]));
-        assert!(bad.get("w").is_none());
+    fn only_addresses_where_only_they_may_stand() {
+        assert!(check("a@x, b", address_only).is_ok());
+        for bad in ["|/bin/false", "a@x, /file", ":include:/list", "\\a", "\"|/bin/x\""] {
+            assert!(check(bad, address_only).is_err(), "{bad}");
+        }
+        assert_eq!(check(" , ", member), Err(String::new()));
     }
 
     #[test]
     fn included_lists_are_lines_or_commas() {
-        assert_eq!(included("# list\na@x, b@x\n\n  c\n").unwrap(), addresses(&["a@x", "b@x", "c"]));
-        assert!(included("a\nb c\n").unwrap_err().starts_with("line 2: "));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        std::fs::write(&path, "# list\na@x, b@x\n\n  c\nb c").unwrap();
+        let mut list = Included::open(&path).unwrap();
+        let mut found = Vec::new();
+        while let Some((number, line)) = list.next_line().unwrap() {
+            found.extend(members(&line, member).map(|member| (number, member)));
+        }
+        let last = found.pop().unwrap();
+        assert!(last.0 == 5 && last.1.is_err());
+        let found: Vec<Member> = found.into_iter().map(|(_, member)| member.unwrap()).collect();
+        assert_eq!(found, addresses(&["a@x", "b@x", "c"]));
+        assert!(Included::open(folder.path()).is_err());
+        assert!(Included::open(Path::new("/no/such/list")).is_err());
     }
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(text in "([a-z]{0,4}|[:,\"\\\\|/<>@# \n\t]|:include:|\\PC){0,40}") {
-            let aliases = table(&text);
-            prop_assert!(aliases.entries.values().all(|alias| !alias.members.is_empty()));
-            let _ = included(&text);
+        fn nothing_makes_it_panic(text in "([a-z]{0,4}|[:,\"\\\\|/<>@#() \n\t]|:include:|\\PC){0,40}") {
+            let all: Vec<_> = members(&text, member).collect();
+            prop_assert_eq!(check(&text, member).is_ok(), !all.is_empty() && all.iter().all(Result::is_ok));
         }
     }
 }

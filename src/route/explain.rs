@@ -4,13 +4,33 @@ use crate::courier::request::{Leaf, Owner, Place, Target};
 
 use crate::config::{DomainFate, DomainRule, Users};
 
-use super::alias::Member;
+use super::Step;
+use super::search::Hit;
+use super::table::Row;
+
+impl Step {
+    /// A step that no table has a part in.
+    pub(super) fn of(what: String) -> Step {
+        Step { what, table: None, line: None, key: None }
+    }
+
+    /// A step that a row of a table leads to. `what` says it in words, with the place.
+    pub(super) fn at(row: &Row, key: &str, what: String) -> Step {
+        Step { what, table: Some(row.table.to_string()), line: row.line, key: Some(key.to_string()) }
+    }
+
+    /// A step that a table has for an address.
+    pub(super) fn found(hit: &Hit, what: String) -> Step {
+        Step::at(&hit.row, &hit.key, format!("{}: {what}", hit.row))
+    }
+}
 
 /// A rule, as it is written in posta.toml.
 pub(super) fn rule_in_words(rule: &DomainRule) -> String {
     let words = match &rule.fate {
         DomainFate::Users { users: Users::System, .. } => "users = \"system\"".to_string(),
         DomainFate::Users { users: Users::File(path), .. } => format!("users = \"{}\"", path.display()),
+        DomainFate::Users { users: Users::Virtual, .. } => "users = \"virtual\"".to_string(),
         DomainFate::Users { users: Users::Any, .. } => "users = \"*\"".to_string(),
         DomainFate::Lmtp(hop) => format!("lmtp = \"{hop}\""),
         DomainFate::RelayMx => "relay = \"mx\"".to_string(),
@@ -20,28 +40,25 @@ pub(super) fn rule_in_words(rule: &DomainRule) -> String {
     format!("\"{}\" is {words}{whom}", rule.domain)
 }
 
-/// The members of an alias, as many as fit a line.
-pub(super) fn list(members: &[Member]) -> String {
-    const MOST: usize = 10;
-    let mut words: Vec<String> = members.iter().take(MOST).map(member_in_words).collect();
-    if members.len() > MOST {
-        words.push(format!("and {} more", members.len() - MOST));
+/// A value, or as much of it as fits a line.
+pub(super) fn shortened(value: &str) -> String {
+    const MOST: usize = 200;
+    if value.len() <= MOST {
+        return value.to_string();
     }
-    words.join(", ")
+    format!("{}… ({} bytes)", &value[..value.floor_char_boundary(MOST)], value.len())
 }
 
-fn member_in_words(member: &Member) -> String {
-    match member {
-        Member::Address(address) => address.clone(),
-        Member::Account(name) => format!("\\{name}"),
-        Member::Command(command) => format!("|{command}"),
-        Member::File(path) => path.clone(),
-        Member::Include(path) => format!(":include:{}", path.display()),
-    }
-}
-
-/// Where a leaf goes.
+/// Where a leaf goes, and who sends it if that isn't the message's sender.
 pub(super) fn destination(leaf: &Leaf) -> String {
+    let place = place_of(leaf);
+    match &leaf.sender {
+        Some(sender) => format!("{place}, with the sender {sender}"),
+        None => place,
+    }
+}
+
+fn place_of(leaf: &Leaf) -> String {
     match &leaf.target {
         Target::Mx(domain) => format!("is sent to the mail exchangers of {domain}"),
         Target::Smtp(hop) => format!("is sent to {hop} by SMTP"),

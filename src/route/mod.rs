@@ -1,74 +1,87 @@
 //! Floor 4, services: where does this address go?
 //!
 //! [`Router`] answers that one question for posta-smtpd (may it be taken?), for posta-queue (which
-//! hand, which place?) and for `postactl why` (how come?). `resolve` walks from an address to its
-//! leaves: `domains` finds the rule for a domain, `alias` and `accounts` know this host's
-//! names, [`users`] those of users files, and `transport` makes the leaf. `table` keeps files in
-//! memory and notices when they change.
+//! hand, which place?) and for `postactl why` (how come?).
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `resolve` | walks from an address to its leaves |
+//! | `residents` | walks on in domains with users: aliases, accounts, users files |
+//! | `domains` | finds the rule for a domain |
+//! | `table/` | rows of a key and a value: text, cdb, SQLite, regular expressions |
+//! | `search` | the keys that an address is looked for with |
+//! | `alias` | what an alias leads to |
+//! | `rewrite` | canonical addresses, hidden hosts |
+//! | `senders` | which sender a copy goes out with: `srs`, `tags`, signed by `signature` |
+//! | `accounts`, [`users`] | this host's names, and those of users files |
+//! | `transport` | makes the leaf |
+//! | `explain` | says it all in words |
 //!
 //! A local part is only ever looked up, never taken apart: `a%b@here`, `b!a@here` and `"a@b"@here`
-//! lead to a user of that very name or nowhere.
+//! lead to a user of that very name or nowhere. What a table can't say now is never "unknown user".
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thiserror::Error;
 
-use crate::mail::address::Mailbox;
+use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::status::Status;
 
 use crate::courier::request::Leaf;
 
-use crate::config::{DomainFate, DomainRule};
+use crate::config::{DomainFate, Source};
 
 mod accounts;
 mod alias;
 mod domains;
 mod explain;
+mod residents;
 mod resolve;
+mod rewrite;
+mod search;
+mod senders;
 mod settings;
+mod signature;
+mod srs;
 mod table;
+mod tags;
 mod transport;
 pub mod users;
 
 pub use alias::{Member, included};
+pub use settings::Settings;
+pub use signature::{KeyError, make_key};
+pub use table::TableError;
+pub use table::make::{MakeError, build as build_cdb};
+pub use table::text::Form;
 
 use accounts::Accounts;
-use alias::Aliases;
 use domains::Domains;
 use resolve::{Reach, Walk};
-use table::{Absent, Table};
+use rewrite::Rewriting;
+use senders::{Returned, Senders};
+use table::text::Rows;
+use table::watched::{Absent, Content, Watched};
+use table::{Lookup, open, open_all};
 use transport::Mailboxes;
 use users::Published;
 
-/// What the router is told (from the configuration).
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// This host's own name.
-    pub hostname: String,
-    /// Who reads mail for postmaster of a domain that has none of its own.
-    pub postmaster: String,
-    /// What becomes of mail for each domain.
-    pub domains: Vec<DomainRule>,
-    /// `local.mailbox`
-    pub mailbox: String,
-    /// `local.aliases`
-    pub aliases: PathBuf,
-    /// `local.delimiter`: each of its characters parts a name from an extension.
-    pub delimiter: String,
-    /// `local.root_mailbox`
-    pub root_mailbox: String,
-    /// `run/users`: the users files without their hashes, published by posta-auth.
-    pub users: PathBuf,
-}
+/// Most leaves of one address.
+const MAX_LEAVES: usize = 250_000;
 
 /// Answers the one question. Shared by all threads; tables are read again when their file changes.
 #[derive(Debug)]
 pub struct Router {
     settings: Settings,
     domains: Domains,
-    aliases: Table<Aliases>,
-    users: Table<Published>,
+    aliases: Box<dyn Lookup>,
+    virtual_aliases: Vec<Box<dyn Lookup>>,
+    rewriting: Rewriting,
+    senders: Senders,
+    users: Watched<Published>,
     accounts: Accounts,
+    /// Most leaves of one address.
+    most: usize,
 }
 
 /// Why an address leads nowhere.
@@ -97,15 +110,12 @@ pub enum Judgement {
 pub struct Step {
     /// In words.
     pub what: String,
-}
-
-/// All that an address leads to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expansion {
-    /// The final destinations; at least one.
-    pub leaves: Vec<Leaf>,
-    /// Members of aliases that never lead anywhere.
-    pub failures: Vec<Failure>,
+    /// The table that says so, if it is one.
+    pub table: Option<String>,
+    /// The line in it, where it has lines.
+    pub line: Option<usize>,
+    /// The key that was found there.
+    pub key: Option<String>,
 }
 
 /// A member of an alias that leads nowhere.
@@ -118,72 +128,106 @@ pub struct Failure {
 }
 
 /// What is wrong with a table of aliases, each fault as `FILE:LINE: what`; for `newaliases`. A missing
-/// table is an empty one.
-pub fn alias_faults(path: &Path) -> std::io::Result<Vec<String>> {
-    let text = match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(why) => return Err(why),
+/// text file is an empty table.
+pub fn alias_faults(source: &Source) -> Result<Vec<String>, TableError> {
+    let faults = match source {
+        // As it is on the disk, also where that is worse than what was read before.
+        Source::Text(path) => match std::fs::read(path) {
+            Ok(bytes) => Rows::parse(path, &String::from_utf8_lossy(&bytes), Form::Aliases).faults().to_vec(),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(why) => return Err(TableError::unreadable(path, &why)),
+        },
+        other => open(other, Form::Aliases).faults(),
     };
-    let faults = Aliases::parse(path, &text).map_or_else(|why| vec![(1, why)], |aliases| aliases.faults);
-    let name = path.display();
-    Ok(faults.iter().map(|(line, why)| format!("{name}:{line}: {why}")).collect())
+    Ok(faults.iter().map(ToString::to_string).collect())
 }
 
 impl Router {
     /// A router. Tables are read when they are first needed.
     pub fn new(settings: Settings) -> Router {
         Router {
-            domains: Domains::new(&settings.hostname, settings.domains.clone()),
-            aliases: Table::new(settings.aliases.clone(), Absent::Empty, Aliases::parse),
-            users: Table::new(settings.users.clone(), Absent::Failure, Published::parse),
+            domains: Domains::new(&settings.hostname, settings.domains.clone(), &settings.domain_tables),
+            aliases: open(&settings.aliases, Form::Aliases),
+            virtual_aliases: open_all(&settings.virtual_aliases, Form::Addresses),
+            rewriting: Rewriting::new(&settings),
+            senders: Senders::new(&settings),
+            users: Watched::new(settings.users.clone(), Absent::Failure, Published::parse),
             accounts: Accounts::default(),
+            most: MAX_LEAVES,
             settings,
         }
     }
 
+    /// The key file that signed senders need, if there are any; see [`make_key`].
+    pub fn key_file(&self) -> Option<&Path> {
+        self.senders.key_file()
+    }
+
     /// For posta-smtpd: may mail for this address be taken? Goes through aliases, so that who leads
-    /// nowhere is refused at RCPT; one good member of an alias is enough.
+    /// nowhere is refused at RCPT; one good member of an alias is enough. Who may send is said by the
+    /// rule for the address as it was given.
     pub fn judge(&self, address: &Mailbox) -> Judgement {
         let rule = match self.domains.find(address.domain()) {
-            Ok(rule) => rule,
+            Ok(found) => found.rule,
             Err(why) => return Judgement::No(why),
         };
-        if !matches!(rule.fate, DomainFate::Users { .. }) {
-            let closed = rule.clients_only || is_routed(address.local());
-            return if closed { Judgement::ClientsOnly } else { Judgement::Open };
-        }
+        let has_users = matches!(rule.fate, DomainFate::Users { .. });
         // RFC 5321 4.5.1: mail for postmaster is always taken, whoever sends it.
-        if address.is_postmaster() {
+        if has_users && address.is_postmaster() {
             return Judgement::Open;
         }
-        match Walk::new(self, Reach::First, false).from(address).1 {
+        // Bounces come from anywhere.
+        let is_back = matches!(self.senders.returned(address), Ok(Some(Returned::To(_))));
+        let closed = !is_back && (rule.clients_only || !has_users && is_routed(address.local()));
+        match Walk::new(self, Reach::First, &mut drop).from(address).1 {
             Err(why) => Judgement::No(why),
-            Ok(_) if rule.clients_only => Judgement::ClientsOnly,
+            Ok(_) if closed => Judgement::ClientsOnly,
             Ok(_) => Judgement::Open,
         }
     }
 
-    /// For posta-queue: the final destinations. Never empty if `Ok`. Duplicates are dropped.
-    /// Members of aliases that never lead anywhere are dropped too, with a line in the log; see
-    /// [`Router::expand_all`]. If a look-up fails for one of them, all wait.
+    /// The final destinations, for a message of no sender in particular. Never empty if `Ok`; see
+    /// [`Router::expand_into`].
     pub fn expand(&self, address: &Mailbox) -> Result<Vec<Leaf>, NoRoute> {
-        let Expansion { leaves, failures } = self.expand_all(address)?;
-        for Failure { address: member, why } in failures {
-            log::warn!("{address}: a member of its alias, {member}, leads nowhere: {why}");
-        }
+        let mut leaves = Vec::new();
+        self.expand_into(address, &ReversePath::Null, false, &mut |leaf| leaves.push(leaf))?;
         Ok(leaves)
     }
 
-    /// The final destinations, and the members of aliases that never lead anywhere.
-    pub fn expand_all(&self, address: &Mailbox) -> Result<Expansion, NoRoute> {
-        Walk::new(self, Reach::All, false).from(address).1
+    /// For posta-queue: hands the final destinations to `into`, one after the other, without
+    /// duplicates; at least one if `Ok`. After an error what was handed out counts for nothing.
+    ///
+    /// `sender` is the message's; `is_forwarded`: a program of this host sends it on. Members of
+    /// aliases that never lead anywhere are given back, after a line in the log for each. If a look-up
+    /// fails for one of them, all wait.
+    pub fn expand_into(
+        &self,
+        address: &Mailbox,
+        sender: &ReversePath,
+        is_forwarded: bool,
+        into: &mut dyn FnMut(Leaf),
+    ) -> Result<Vec<Failure>, NoRoute> {
+        let ended = Walk::new(self, Reach::All, into).of(sender, is_forwarded).from(address).1?;
+        for Failure { address: member, why } in &ended.failures {
+            log::warn!("{address}: a member of its alias, {member}, leads nowhere: {why}");
+        }
+        if ended.more > 0 {
+            log::warn!("{address}: {} more members of its alias lead nowhere", ended.more);
+        }
+        Ok(ended.failures)
     }
 
     /// For `postactl why`: the steps of the same answer.
-    pub fn explain(&self, address: &Mailbox) -> (Vec<Step>, Result<Vec<Leaf>, NoRoute>) {
-        let (steps, result) = Walk::new(self, Reach::All, true).from(address);
-        (steps, result.map(|expansion| expansion.leaves))
+    pub fn explain(
+        &self,
+        address: &Mailbox,
+        sender: &ReversePath,
+    ) -> (Vec<Step>, Result<Vec<Leaf>, NoRoute>) {
+        let mut leaves = Vec::new();
+        let mut into = |leaf| leaves.push(leaf);
+        let (steps, result) =
+            Walk::new(self, Reach::All, &mut into).of(sender, false).telling().from(address);
+        (steps, result.map(|_| leaves))
     }
 
     /// Completes an address without a domain with this host's own.
@@ -193,20 +237,20 @@ impl Router {
 
     /// What the administrator should know of the tables, for `postactl check`.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let path = self.aliases.path().display();
-        match self.aliases.get() {
-            Ok(aliases) => {
-                warnings.extend(aliases.faults.iter().map(|(line, why)| format!("{path}:{line}: {why}")))
-            }
-            Err(why) => warnings.push(why),
-        }
+        let tables = self.virtual_aliases.iter().map(|table| &**table);
+        let tables = tables.chain(self.rewriting.tables()).chain(self.domains.tables());
+        let mut warnings: Vec<String> = std::iter::once(&*self.aliases)
+            .chain(tables)
+            .flat_map(|table| table.faults())
+            .map(|fault| fault.to_string())
+            .collect();
         let root = self.settings.root_mailbox.as_str();
         let to_root = |leaf: &Leaf| leaf.place.as_ref().is_some_and(|place| transport::is_path(place, root));
         if let Some(Ok(leaves)) = self.qualify("root").map(|address| self.expand(&address))
             && leaves.iter().any(to_root)
         {
-            let text = format!("mail for root goes to {root} as user mail: say in {path} who reads it");
+            let aliases = &self.settings.aliases;
+            let text = format!("mail for root goes to {root} as user mail: say in {aliases} who reads it");
             warnings.push(text);
         }
         warnings
@@ -225,9 +269,22 @@ impl Router {
         }
     }
 
+    /// Whether a domain's names are this host's: its users are the accounts.
+    fn is_own(&self, address: &Mailbox) -> bool {
+        let found = self.domains.find(address.domain());
+        let is_system =
+            |fate: &DomainFate| matches!(fate, DomainFate::Users { users: crate::config::Users::System, .. });
+        found.is_ok_and(|found| is_system(&found.rule.fate))
+    }
+
+    /// Whether a domain has a rule of its own. One that can't be looked up has none for now.
+    fn has_rule(&self, address: &Mailbox) -> bool {
+        self.domains.find(address.domain()).is_ok_and(|found| found.rule.domain != "*")
+    }
+
     fn mailboxes<'r>(
         &'r self,
-        rule: &'r DomainRule,
+        domain: &'r str,
         mailbox: Option<&'r str>,
         owner: Option<&'r str>,
     ) -> Mailboxes<'r> {
@@ -236,7 +293,7 @@ impl Router {
             of_host: &self.settings.mailbox,
             of_root: &self.settings.root_mailbox,
             owner,
-            domain: &rule.domain,
+            domain,
         }
     }
 }
@@ -249,6 +306,11 @@ impl NoRoute {
     fn bad_address(text: &str) -> NoRoute {
         let text = format!("\"{}\" is no address", text.escape_debug());
         NoRoute { status: Status::new(5, 1, 3), text }
+    }
+
+    /// A sender of our own making that isn't, or no longer is (RFC 3463 3.8, X.7.1).
+    fn not_ours(text: String) -> NoRoute {
+        NoRoute { status: Status::new(5, 7, 1), text }
     }
 
     /// A table or the name service can't say (RFC 3463 3.4, X.3.5).
@@ -281,7 +343,7 @@ mod tests {
 
     use crate::courier::request::{Hop, Owner, Place, Target};
 
-    use crate::config::Users;
+    use crate::config::{DomainRule, Users};
 
     use super::*;
 
@@ -313,14 +375,10 @@ mod tests {
             DomainRule { clients_only: true, ..closed },
         ];
         let settings = Settings {
-            hostname: "mail.example".into(),
-            postmaster: "root".into(),
             domains,
-            mailbox: "~/Maildir/".into(),
-            aliases: path("aliases"),
-            delimiter: "+".into(),
-            root_mailbox: "/var/mail/root/".into(),
+            aliases: Source::Text(path("aliases")),
             users: path("run-users"),
+            ..Settings::default()
         };
         House { router: Router::new(settings), folder }
     }
@@ -361,6 +419,7 @@ mod tests {
             address: at(address),
             target: Target::Local(Owner::Account("mail".into())),
             place: Some(Place::Maildir("/var/mail/root/".into())),
+            sender: None,
         }
     }
 
@@ -468,9 +527,13 @@ mod tests {
         assert!(
             leaves.iter().any(|l| l.place == Some(Place::Mbox("/var/tmp/mbox".into())) && l.target == nobody)
         );
-        let list = house.router.expand_all(&at("list@system.example")).unwrap();
-        assert_eq!(list.leaves.len(), 2);
-        let failed: Vec<String> = list.failures.iter().map(|f| f.why.status.to_string()).collect();
+        let mut count = 0;
+        let list =
+            house
+                .router
+                .expand_into(&at("list@system.example"), &ReversePath::Null, false, &mut |_| count += 1);
+        assert_eq!(count, 2);
+        let failed: Vec<String> = list.unwrap().iter().map(|f| f.why.status.to_string()).collect();
         assert_eq!(failed, ["5.1.1", "5.7.1"]);
     }
 
@@ -485,8 +548,9 @@ mod tests {
                 &format!("deep{n}: deep{}\nwide{n}: wide{m}, \"wide{m}\"@system.example\n", n + 1, m = n + 1);
         }
         text += "deep30: bin\nwide30: bin\ndeep: deep25\nlist: :include:FOLDER/big\nme: :include:FOLDER/me\n";
-        let house = house(&text);
-        let big: String = (0..10_001).map(|n| format!("u{n}@elsewhere.example\n")).collect();
+        let mut house = house(&text);
+        house.router.most = 1000;
+        let big: String = (0..1001).map(|n| format!("u{n}@elsewhere.example\n")).collect();
         std::fs::write(house.folder.path().join("big"), big).unwrap();
         std::fs::write(house.folder.path().join("me"), "bin\nme\n").unwrap();
         assert_eq!(house.reached("daemon@system.example"), ["bin@mail.example", "daemon@mail.example"]);
@@ -538,7 +602,7 @@ mod tests {
     #[test]
     fn the_steps_say_where_each_thing_is_written() {
         let house = house("# x\nstaff: daemon, out@elsewhere.example\n");
-        let (steps, leaves) = house.router.explain(&at("staff@system.example"));
+        let (steps, leaves) = house.router.explain(&at("staff@system.example"), &ReversePath::Null);
         assert_eq!(leaves.unwrap().len(), 2);
         let text: Vec<&str> = steps.iter().map(|step| step.what.as_str()).collect();
         let text = text.join("\n");
@@ -567,8 +631,9 @@ mod tests {
         let house = house("");
         let aliases: &Path = &house.folder.path().join("aliases");
         let settings = house.router.settings.clone();
-        let table = Table::new(aliases.to_path_buf(), Absent::Empty, Aliases::parse).always_looking();
-        let router = Router { aliases: table, ..Router::new(settings) };
+        let parse = |path: &Path, text: &str| Ok(Rows::parse(path, text, Form::Aliases));
+        let table = Watched::new(aliases.to_path_buf(), Absent::Empty, parse).always_looking();
+        let router = Router { aliases: Box::new(table), ..Router::new(settings) };
         assert!(matches!(router.judge(&at("new@system.example")), Judgement::No(_)));
         std::fs::write(aliases, "new: daemon\n").unwrap();
         assert_eq!(router.judge(&at("new@system.example")), Judgement::Open);

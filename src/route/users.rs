@@ -21,6 +21,9 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use super::table::TableError;
+use super::table::watched::Content;
+
 /// The first line of what is published: it names the format's version.
 const HEAD: &str = "posta-users 1";
 
@@ -112,16 +115,17 @@ fn read_line(line: &str) -> (String, Result<Said<'_>, String>) {
 
 impl Published {
     /// Reads what was published. One wrong line makes all of it doubtful.
-    pub(super) fn parse(_path: &Path, text: &str) -> Result<Published, String> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Published, TableError> {
+        let fault = |line: usize, why: String| TableError::Line { path: path.to_path_buf(), line, why };
         let mut lines = text.lines();
         if lines.next() != Some(HEAD) {
-            return Err(format!("does not begin with \"{HEAD}\""));
+            return Err(fault(1, format!("does not begin with \"{HEAD}\"")));
         }
         let mut published = Published::default();
         let mut file = None;
         for (n, line) in lines.enumerate() {
             let read = published.add(&mut file, line);
-            read.ok_or_else(|| format!("line {} can't be understood", n + 2))?;
+            read.ok_or_else(|| fault(n + 2, "can't be understood".to_string()))?;
         }
         Ok(published)
     }
@@ -170,6 +174,12 @@ impl Published {
         found
             .map(|user| user.as_ref().map_err(|why| format!("{}: {local}: {why}", file.display())))
             .transpose()
+    }
+}
+
+impl Content for Published {
+    fn faults(&self) -> &[TableError] {
+        &[]
     }
 }
 

@@ -312,7 +312,12 @@ mod tests {
     #[test]
     fn lines_look_as_the_manual_says() {
         let address = Mailbox::parse("bob@example.net", false).unwrap();
-        let leaf = Leaf { address, target: Target::Smtp(Hop::Host("mx.example".into(), 25)), place: None };
+        let leaf = Leaf {
+            address,
+            target: Target::Smtp(Hop::Host("mx.example".into(), 25)),
+            place: None,
+            sender: None,
+        };
         let target = Record::Target { n: 0, recipient: 3, leaf };
         let line = line_of(&target);
         assert_eq!(line, b"T 7 0 3 to 15:bob@example.net\\nsmtp 13:mx.example:25\\n\n");
@@ -327,7 +332,7 @@ mod tests {
     #[test]
     fn what_would_not_read_back_is_not_written() {
         let address = Mailbox::from_parts("a", &"İ".repeat(31)).unwrap();
-        let leaf = Leaf { address, target: Target::Mx("x".into()), place: None };
+        let leaf = Leaf { address, target: Target::Mx("x".into()), place: None, sender: None };
         let mut out = Vec::new();
         assert_eq!(Record::Target { n: 0, recipient: 0, leaf }.put(&mut out, 7), None);
         assert!(out.is_empty());

@@ -30,7 +30,7 @@ impl Message {
         Some(Request {
             job: job.number,
             id: self.entry.id,
-            sender: envelope.sender.clone(),
+            sender: self.sender_of(*job.targets.first()?),
             ret: envelope.ret,
             envid: envelope.envid.clone(),
             body: envelope.body,

@@ -24,6 +24,8 @@ const BLOCK: usize = 64 * 1024;
 /// What the sender of one message is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
+    /// Who is told.
+    pub to: Mailbox,
     /// The targets that it tells of; they count as reported once it is committed.
     pub targets: Vec<u32>,
     /// What became of them.
@@ -46,7 +48,8 @@ pub struct Bouncer {
 impl Bouncer {
     /// Composes a notice about `entry` and commits it; gives its queue id. Nothing is ever sent to a
     /// null sender: the caller does not ask.
-    pub fn tell(&self, entry: &Entry, to: &Mailbox, notice: &Notice, now: u64) -> Result<Id, SpoolError> {
+    pub fn tell(&self, entry: &Entry, notice: &Notice, now: u64) -> Result<Id, SpoolError> {
+        let to = &notice.to;
         let mut draft = Draft::begin(&self.spool)?;
         let envelope = &entry.envelope;
         let whole = envelope.ret == Some(Ret::Full) && entry.size <= MOST_WHOLE && notice.until.is_none();

@@ -156,10 +156,8 @@ fn carry_out(
     told: &mut Vec<(Id, Vec<u32>)>,
 ) -> Result<Place, SpoolError> {
     let id = task.entry.id;
-    let sender = task.entry.envelope.sender.mailbox();
     for notice in &task.notices {
-        let Some(to) = sender else { break };
-        let notice_id = bouncer.tell(&task.entry, to, notice, now())?;
+        let notice_id = bouncer.tell(&task.entry, notice, now())?;
         told.push((notice_id, notice.targets.clone()));
     }
     if task.end == End::Gone {

@@ -4,16 +4,18 @@
 //! schedule nor each other for long.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
+use posta::mail::envelope::Origin;
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
 use posta::courier::request::{Leaf, Target as Where};
 
-use posta::route::{NoRoute, Router};
+use posta::route::Router;
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::message::{Message, News, Target};
@@ -132,27 +134,63 @@ pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Mess
 /// Resolves the recipients that have no target yet. What leads nowhere for good becomes a target
 /// that has failed; what can't be said now stays unresolved.
 pub fn expand(message: &mut Message, router: &Router, now: u64) {
-    let mut seen: HashSet<Leaf> = message.targets.iter().map(|t| t.leaf.clone()).collect();
+    let entry = message.entry.clone();
+    // A program of this host sends on behalf of others: a filter, a .forward.
+    let is_forwarded = matches!(entry.envelope.origin, Origin::User { .. });
+    let mut seen = Seen::default();
+    for target in &message.targets {
+        seen.insert(&target.leaf);
+    }
     for n in message.unexpanded() {
-        let address = message.entry.envelope.recipients[n as usize].address.clone();
-        match router.expand(&address) {
-            Ok(leaves) => {
-                let before = message.targets.len();
-                for leaf in leaves {
-                    if seen.insert(leaf.clone()) {
-                        message.add(Target::new(n, leaf));
-                    }
-                }
+        let address = &entry.envelope.recipients[n as usize].address;
+        let before = message.targets.len();
+        let mut add = |leaf: Leaf| {
+            if seen.insert(&leaf) {
+                message.add(Target::new(n, leaf));
+            }
+        };
+        match router.expand_into(address, &entry.envelope.sender, is_forwarded, &mut add) {
+            Ok(_) => {
                 if message.targets.len() == before {
                     let same = "delivered with another recipient of this message";
                     settle(message, n, News::ours(Status::new(2, 1, 5), same), now);
                 }
             }
-            Err(NoRoute { status, text }) if status.class == 5 => {
-                settle(message, n, News::ours(status, text), now);
+            Err(why) => {
+                message.targets.drain(before..).for_each(|target| seen.remove(&target.leaf));
+                if why.is_temporary() {
+                    message.unresolved.push((n, why));
+                } else {
+                    settle(message, n, News::ours(why.status, why.text), now);
+                }
             }
-            Err(later) => message.unresolved.push((n, later)),
         }
+    }
+}
+
+/// Destinations that a message goes to already. It keeps a mark of each, not the destination: a list
+/// may have a hundred thousand.
+#[derive(Debug, Default)]
+struct Seen {
+    marks: HashSet<u128>,
+    keys: [RandomState; 2],
+}
+
+impl Seen {
+    /// Who sends a copy makes no other place of where it goes.
+    fn mark(&self, leaf: &Leaf) -> u128 {
+        let place = (&leaf.address, &leaf.target, &leaf.place);
+        let [high, low] = &self.keys;
+        u128::from(high.hash_one(place)) << 64 | u128::from(low.hash_one(place))
+    }
+
+    /// Whether it is a new one.
+    fn insert(&mut self, leaf: &Leaf) -> bool {
+        self.marks.insert(self.mark(leaf))
+    }
+
+    fn remove(&mut self, leaf: &Leaf) {
+        self.marks.remove(&self.mark(leaf));
     }
 }
 
@@ -161,7 +199,7 @@ pub fn settle(message: &mut Message, recipient: u32, news: News, now: u64) {
     let Some(named) = message.entry.envelope.recipients.get(recipient as usize) else { return };
     let address = named.address.clone();
     let target = Where::Mx(address.domain().to_string());
-    message.add(Target::new(recipient, Leaf { address, target, place: None }));
+    message.add(Target::new(recipient, Leaf { address, target, place: None, sender: None }));
     message.hear(message.targets.len() as u32 - 1, news, now);
 }
 

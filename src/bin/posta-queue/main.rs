@@ -166,6 +166,7 @@ fn run(
     let os = |e: std::io::Error| Failure(sysexits::OSERR, e.to_string());
 
     let router: SharedRouter = Arc::new(RwLock::new(Arc::new(Router::new(route::Settings::of(&config)))));
+    make_key(&router, &spool);
     let hostname = config.hostname.clone();
     let bouncer = Bouncer { spool: spool.clone(), committer: committer.clone(), hostname: hostname.clone() };
     let clerks = Clerks::start(&spool, &Arc::new(bouncer), &events).map_err(os)?;
@@ -208,7 +209,7 @@ fn run(
                 let _ = events.send(Event::Terminate);
                 patience = Duration::from_millis(5);
             }
-            Some(Told::Reload) => reload(file.as_deref(), &router, &events),
+            Some(Told::Reload) => reload(file.as_deref(), &spool, &router, &events),
             Some(Told::Louder) => sink::louder(),
             Some(Told::Quieter) => sink::quieter(),
             Some(Told::Child) | None => {}
@@ -233,12 +234,24 @@ fn end_after_pass(events: &Sender<Event>) {
     }
 }
 
+/// Makes the key of signed senders where one is needed; posta-smtpd reads it too. Who needs it and
+/// finds none waits, and says so.
+fn make_key(router: &SharedRouter, spool: &Spool) {
+    let router = router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    if let Some(path) = router.key_file()
+        && let Err(error) = route::make_key(path, &spool.path().join("new"))
+    {
+        log::error!("{error}");
+    }
+}
+
 /// SIGHUP: the configuration is read again; a bad one is reported and the old one stays.
-fn reload(file: Option<&Path>, router: &SharedRouter, events: &Sender<Event>) {
+fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Sender<Event>) {
     match config::load(file) {
         Ok(config) => {
             let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
+            make_key(router, spool);
             let _ = events.send(Event::Rules(settings::rules(&config)));
             log::info!("configuration read again");
         }

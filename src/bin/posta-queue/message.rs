@@ -1,7 +1,9 @@
 //! A message of the working set: its recipients' final destinations, and what became of each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::Outcome;
@@ -171,6 +173,13 @@ impl Message {
         }
     }
 
+    /// Who sends the copy for target `n`, and is told of its end: the message's sender, unless a list
+    /// or a forwarder has put another in its place.
+    pub fn sender_of(&self, n: u32) -> ReversePath {
+        let own = self.targets.get(n as usize).and_then(|target| target.leaf.sender.clone());
+        own.map_or_else(|| self.entry.envelope.sender.clone(), ReversePath::Mailbox)
+    }
+
     /// Recipients of the envelope that have no target yet.
     pub fn unexpanded(&self) -> Vec<u32> {
         let count = self.entry.envelope.recipients.len() as u32;
@@ -188,7 +197,7 @@ impl Message {
         self.targets.push(target);
     }
 
-    /// What is to be tried, as parts of one destination and at most 100 recipients each.
+    /// What is to be tried, as parts of one destination, one sender and at most 100 recipients each.
     pub fn parts(&self) -> Vec<Part> {
         self.parts_of(|target| !target.is_final())
     }
@@ -205,14 +214,16 @@ impl Message {
 
     fn parts_of(&self, wanted: impl Fn(&Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let mut open: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
+        let mut open: HashMap<(String, Option<&Mailbox>), usize> = HashMap::new();
         for (n, target) in self.targets.iter().enumerate().filter(|(_, t)| wanted(t)) {
             let (hand, destination) = of_target(&target.leaf.target);
-            let at = open.get(&destination).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
+            let together = (destination, target.leaf.sender.as_ref());
+            let at = open.get(&together).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
             match at {
                 Some(at) => parts[at].targets.push(n as u32),
                 None => {
-                    open.insert(destination.clone(), parts.len());
+                    let destination = together.0.clone();
+                    open.insert(together, parts.len());
                     parts.push(Part { hand, destination, targets: vec![n as u32] });
                 }
             }
@@ -260,7 +271,6 @@ impl Message {
 
 #[cfg(test)]
 pub mod tests {
-    use posta::mail::address::{Mailbox, ReversePath};
     use posta::mail::envelope::{BodyKind, Envelope, Notify, Origin, Recipient};
     use posta::mail::id::Id;
 
@@ -305,7 +315,7 @@ pub mod tests {
             } else {
                 Where::Mx(address.domain().to_string())
             };
-            message.add(Target::new(n, Leaf { address, target, place: None }));
+            message.add(Target::new(n, Leaf { address, target, place: None, sender: None }));
         }
         message
     }
@@ -366,6 +376,27 @@ pub mod tests {
         assert_eq!(sizes(&message), [100, 100, 50, 1]);
         message.hear(0, News::ours(Status::new(2, 0, 0), "ok"), 5);
         assert_eq!(sizes(&message), [100, 100, 49, 1]);
+    }
+
+    #[test]
+    fn copies_with_a_sender_of_their_own_go_apart_and_come_back_to_it() {
+        let mut message = sample("s@x", &[("a@two", ""), ("b@two", ""), ("c@two", "")]);
+        message.targets[1].leaf.sender = Some(mailbox("owner-list@x"));
+        message.hear(0, News::ours(Status::new(5, 1, 1), "no"), 5);
+        message.hear(1, News::ours(Status::new(5, 1, 1), "no"), 5);
+        let parts = sample_parts(&message);
+        assert_eq!(parts, [vec![2]]);
+        let fresh = {
+            message.targets.iter_mut().for_each(|target| target.news = None);
+            sample_parts(&message)
+        };
+        assert_eq!(fresh, [vec![0, 2], vec![1]]);
+        assert_eq!(message.sender_of(0).to_string(), "s@x");
+        assert_eq!(message.sender_of(1).to_string(), "owner-list@x");
+    }
+
+    fn sample_parts(message: &Message) -> Vec<Vec<u32>> {
+        message.parts().into_iter().map(|part| part.targets).collect()
     }
 
     #[test]

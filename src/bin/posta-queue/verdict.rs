@@ -2,7 +2,9 @@
 //!
 //! Times are microseconds since 1970.
 
-use posta::mail::address::ReversePath;
+use std::collections::HashMap;
+
+use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::report::Action;
 use posta::mail::status::{Fate, Status};
 
@@ -79,7 +81,10 @@ impl Rules {
             message.unsaved.push(Record::Reported { n, at: now });
         }
         let groups = [(failed, None), (succeeded, None), self.delayed(message, now)];
-        groups.into_iter().filter_map(|(targets, until)| notice(message, targets, until)).collect()
+        let by_sender = groups.into_iter().flat_map(|(targets, until)| {
+            by_sender(message, targets).into_iter().map(move |(to, targets)| (to, targets, until))
+        });
+        by_sender.filter_map(|(to, targets, until)| notice(message, to, targets, until)).collect()
     }
 
     /// The targets whose delay is to be told of, and until when they are tried.
@@ -153,7 +158,22 @@ fn wish(message: &Message, target: &Target) -> Wish {
     if recipient.notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
 }
 
-fn notice(message: &Message, targets: Vec<u32>, until: Option<u64>) -> Option<Notice> {
+/// Targets by who is told of them: copies of a list are reported to the list's owner.
+fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
+    let mut groups: Vec<(Mailbox, Vec<u32>)> = Vec::new();
+    let mut places: HashMap<Mailbox, usize> = HashMap::new();
+    for n in targets {
+        let ReversePath::Mailbox(to) = message.sender_of(n) else { continue };
+        let at = *places.entry(to.clone()).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push((to, Vec::new()));
+        }
+        groups[at].1.push(n);
+    }
+    groups
+}
+
+fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>) -> Option<Notice> {
     let action = |n: u32| {
         let target = &message.targets[n as usize];
         match target.fate() {
@@ -166,7 +186,7 @@ fn notice(message: &Message, targets: Vec<u32>, until: Option<u64>) -> Option<No
         }
     };
     let recipients: Vec<_> = targets.iter().filter_map(|n| message.reported(*n, action(*n))).collect();
-    (!recipients.is_empty()).then_some(Notice { targets, recipients, until })
+    (!recipients.is_empty()).then_some(Notice { to, targets, recipients, until })
 }
 
 #[cfg(test)]

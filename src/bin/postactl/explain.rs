@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use serde_json::{Value, json};
+
 use posta::unix::sysexits;
 
 use posta::mail::address::{Mailbox, ReversePath};
@@ -10,7 +12,7 @@ use posta::courier::request::{Leaf, Owner, Place, Target};
 
 use posta::config::Config;
 
-use posta::route::{Judgement, Router, Settings};
+use posta::route::{Judgement, NoRoute, Router, Settings, Step};
 
 use crate::Refusal;
 
@@ -20,6 +22,7 @@ struct Question {
     address: String,
     from: Option<String>,
     client: Option<IpAddr>,
+    json: bool,
 }
 
 /// Prints the steps and the end of the way; exit code 0 if there is one.
@@ -27,24 +30,43 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let question = read(words)?;
     let router = router(config);
     let address = mailbox(&question.address, &router)?;
-    if let Some(from) = &question.from {
-        let from =
-            ReversePath::parse(from, true).map_err(|why| Refusal::usage(format!("--from {from}: {why}")))?;
-        println!("from <{from}>: any sender is taken");
-    }
-    println!("{}", acceptance(router.judge(&address), question.client, config));
-    let (steps, end) = router.explain(&address);
-    steps.iter().for_each(|step| println!("{}", step.what));
-    match end {
-        Ok(leaves) => {
-            leaves.iter().for_each(|leaf| println!("-> {}", destination(leaf)));
-            Ok(sysexits::OK)
+    let from = question.from.as_deref().unwrap_or_default();
+    let from =
+        ReversePath::parse(from, true).map_err(|why| Refusal::usage(format!("--from {from}: {why}")))?;
+    let taken = acceptance(router.judge(&address), question.client, config);
+    let (steps, end) = router.explain(&address, &from);
+    if question.json {
+        println!("{}", object(&address, &taken, &steps, &end));
+    } else {
+        if question.from.is_some() {
+            println!("from <{from}>: any sender is taken");
         }
-        Err(none) => {
-            println!("-> nowhere: {none}");
-            Ok(if none.status.class == 4 { sysexits::TEMPFAIL } else { sysexits::DATA })
+        println!("{taken}");
+        steps.iter().for_each(|step| println!("{}", step.what));
+        match &end {
+            Ok(leaves) => leaves.iter().for_each(|leaf| println!("-> {}", destination(leaf))),
+            Err(none) => println!("-> nowhere: {none}"),
         }
     }
+    Ok(match end {
+        Ok(_) => sysexits::OK,
+        Err(none) if none.is_temporary() => sysexits::TEMPFAIL,
+        Err(_) => sysexits::DATA,
+    })
+}
+
+/// The same for programs.
+fn object(address: &Mailbox, taken: &str, steps: &[Step], end: &Result<Vec<Leaf>, NoRoute>) -> Value {
+    let step =
+        |step: &Step| json!({ "what": step.what, "table": step.table, "line": step.line, "key": step.key });
+    let leads_to: Vec<String> = end.iter().flatten().map(destination).collect();
+    json!({
+        "address": address.to_string(),
+        "taken": taken,
+        "steps": steps.iter().map(step).collect::<Vec<_>>(),
+        "leads_to": leads_to,
+        "error": end.as_ref().err().map(ToString::to_string),
+    })
 }
 
 /// A router of what the configuration says.
@@ -53,11 +75,12 @@ pub fn router(config: &Config) -> Router {
 }
 
 fn read(words: &[String]) -> Result<Question, Refusal> {
-    let mut question = Question { address: String::new(), from: None, client: None };
+    let mut question = Question { address: String::new(), from: None, client: None, json: false };
     let mut words = words.iter();
-    let wants = || Refusal::usage("why takes [--from ADDRESS] [--client IP] ADDRESS");
+    let wants = || Refusal::usage("why takes [--json] [--from ADDRESS] [--client IP] ADDRESS");
     while let Some(word) = words.next() {
         match word.as_str() {
+            "--json" => question.json = true,
             "--from" => question.from = Some(words.next().ok_or_else(wants)?.clone()),
             "--client" => {
                 let text = words.next().ok_or_else(wants)?;
@@ -109,7 +132,10 @@ fn destination(leaf: &Leaf) -> String {
         Target::Smtp(hop) => format!("{hop} by SMTP"),
         Target::Lmtp(hop) => format!("{hop} by LMTP"),
     };
-    format!("{}: {target}", leaf.address)
+    match &leaf.sender {
+        Some(sender) => format!("{}: {target}, from {sender}", leaf.address),
+        None => format!("{}: {target}", leaf.address),
+    }
 }
 
 fn place(place: &Place) -> String {
@@ -131,7 +157,8 @@ mod tests {
 
     #[test]
     fn the_question_is_read_in_any_order() {
-        let full = words(&["--from", "a@x", "b@y", "--client", "192.0.2.1"]).unwrap();
+        let full = words(&["--json", "--from", "a@x", "b@y", "--client", "192.0.2.1"]).unwrap();
+        assert!(full.json && !words(&["b@y"]).unwrap().json);
         assert_eq!((full.address.as_str(), full.from.as_deref()), ("b@y", Some("a@x")));
         assert_eq!(full.client, Some([192, 0, 2, 1].into()));
         assert_eq!(words(&["b@y"]).unwrap().client, None);
@@ -148,6 +175,7 @@ mod tests {
             address: Mailbox::parse("a@x", false).unwrap(),
             target: Target::Local(Owner::Account("alice".into())),
             place: Some(Place::Home(Box::new(Place::Maildir("~/Maildir/".into())))),
+            sender: None,
         };
         assert_eq!(
             destination(&leaf),

@@ -6,6 +6,7 @@
 //!   which knows the caller's user id from the kernel and decides what that user may do. It never
 //!   touches the spool by itself, but for `set-permissions`, which makes its folders.
 
+mod cdb;
 mod change;
 mod check;
 mod explain;
@@ -100,6 +101,7 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Hold | Word::Release | Word::Delete | Word::Bounce => change::change(word, rest, config),
         Word::Retry => change::retry(rest, config),
         Word::Why => explain::why(rest, config),
+        Word::Cdb => cdb::build(rest, config),
         Word::SetPermissions => permissions::set(rest, config),
     }
 }

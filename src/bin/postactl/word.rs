@@ -17,6 +17,7 @@ pub enum Word {
     Retry,
     Why,
     Metrics,
+    Cdb,
     SetPermissions,
 }
 
@@ -33,7 +34,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 13] = [
+pub const WORDS: [Row; 14] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json]", "list the queue"),
@@ -44,8 +45,9 @@ pub const WORDS: [Row; 13] = [
     row(Word::Delete, "delete", "ID...", "remove messages without a word to anybody"),
     row(Word::Bounce, "bounce", "ID...", "give messages up and tell their senders"),
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
-    row(Word::Why, "why", "[--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
+    row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Metrics, "metrics", "", "print counters"),
+    row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),
 ];
 
@@ -63,7 +65,7 @@ pub fn find(name: &str) -> Result<&'static Word, String> {
 pub fn help() -> String {
     let mut text = String::from("usage: postactl [-c FILE] WORD ...\n\nWords:\n");
     for row in &WORDS {
-        text += &format!("    {:<15} {:<33} {}\n", row.name, row.takes, row.help);
+        text += &format!("    {:<15} {:<42} {}\n", row.name, row.takes, row.help);
     }
     text.trim_end().to_string()
 }

@@ -10,12 +10,11 @@ use crate::Refusal;
 
 /// Reads the table and tells its faults, each with its place.
 pub fn check(config: &Config) -> Result<u8, Refusal> {
-    let path = &config.local.aliases;
-    let faults = route::alias_faults(path)
-        .map_err(|error| Refusal(sysexits::IOERR, format!("{}: {error}", path.display())))?;
+    let table = &config.local.aliases;
+    let faults = route::alias_faults(table).map_err(|error| Refusal(sysexits::IOERR, error.to_string()))?;
     if !faults.is_empty() {
         return Err(Refusal(sysexits::DATA, faults.join("\n")));
     }
-    println!("{}: no faults; changes are noticed without this command", path.display());
+    println!("{table}: no faults; changes are noticed without this command");
     Ok(sysexits::OK)
 }

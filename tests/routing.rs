@@ -1,0 +1,109 @@
+//! Addresses through the real programs: tables, lists, forwarded mail.
+
+mod station;
+
+use std::fs;
+use std::net::SocketAddr;
+
+use station::House;
+use station::sink::Sink;
+
+const MESSAGE: &str = "From: a@x.example\nSubject: hello\n\nOne line.\n";
+
+/// A house with tables, and a server at port 2526 that all mail for other domains goes to. What
+/// `settings` says is added; `{root}` in it is the house's folder.
+fn house(settings: &str, files: &[(&str, &str)]) -> (House, Sink) {
+    let mut house = House::set_up("");
+    let root = house.folder.path().display().to_string();
+    for (name, text) in files {
+        fs::write(house.path(name), text.replace("{root}", &root)).unwrap();
+    }
+    let others = format!(
+        "\"*\" = {{ relay = \"{}:2526\" }}\n\"virtual.example\" = {{ users = \"virtual\" }}",
+        house.address
+    );
+    let config = fs::read_to_string(house.config()).unwrap();
+    let config = config.replace("[domains]", &format!("[domains]\n{others}"));
+    fs::write(house.config(), format!("{config}\n{}", settings.replace("{root}", &root))).unwrap();
+    let sink = Sink::start(SocketAddr::new(house.address, 2526));
+    house.run();
+    (house, sink)
+}
+
+#[test]
+fn a_list_is_sent_by_its_owner_who_gets_its_bounces() {
+    let settings = "[local]\naliases = \"{root}/aliases\"\n[routing]\nverp = [\"news\"]\n";
+    let aliases = "news: :include:{root}/news\nowner-news: owner@example.org\n";
+    let (house, sink) =
+        house(settings, &[("aliases", aliases), ("news", "good@far.example\nbad@far.example\n")]);
+    house.send("alice@example.org", &["news@mail.example.org"], MESSAGE);
+    let bounce = &house.wait_for_mail("owner", 1)[0];
+    assert!(bounce.contains("Final-Recipient: rfc822; bad@far.example"), "{bounce}");
+    let arrived = &sink.wait_for(1)[0];
+    assert_eq!(arrived.to, ["good@far.example"]);
+    assert!(arrived.from.starts_with("<owner-news+good=far.example@mail.example.org>"), "{}", arrived.from);
+    house.wait_for_empty_queue();
+    assert!(house.mailbox("alice").is_empty(), "who wrote to the list hears nothing of its members");
+}
+
+#[test]
+fn forwarded_mail_has_a_way_back() {
+    let settings = "[routing]\nvirtual_aliases = \"{root}/virtual\"\nsrs_domain = \"mail.example.org\"\n";
+    let text = "gone@virtual.example bad@far.example\n";
+    let (house, sink) = house(settings, &[("virtual", text)]);
+    house.send("bob@stranger.example", &["gone@virtual.example"], MESSAGE);
+    // It is refused there; the report goes to the SRS address, and from there to the stranger.
+    let report = &sink.wait_for(1)[0];
+    assert_eq!(
+        (report.to.as_slice(), report.from.starts_with("<>")),
+        (&["bob@stranger.example".to_string()][..], true)
+    );
+    let log = house.wait_for_log(&["to=<bad@far.example>", "status=bounced"]);
+    assert!(log.contains("orig_to=<gone@virtual.example>"), "{log}");
+    let key = fs::metadata(house.path("spool/key")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o640);
+    house.wait_for_empty_queue();
+}
+
+#[test]
+fn every_kind_of_table_leads_to_a_mailbox() {
+    let settings = "[tables.people]\nkind = \"sqlite\"\nfile = \"{root}/people.db\"\n\
+                    query = \"SELECT target FROM alias WHERE address = ?1\"\n\
+                    [routing]\nvirtual_aliases = [\"{root}/text\", \"cdb:{root}/big.cdb\", \"people\", \"regex:{root}/patterns\"]\n";
+    let files = [
+        ("text", "text@virtual.example text@example.org\n"),
+        ("big", "cdb@virtual.example cdb@example.org\n"),
+        ("big.cdb", ""),
+        ("patterns", "/^re-(.+)@virtual\\.example$/ $1@example.org\n"),
+    ];
+    let (house, _sink) = house(settings, &files);
+    let database = rusqlite::Connection::open(house.path("people.db")).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE alias (address TEXT, target TEXT);
+             INSERT INTO alias VALUES ('sql@virtual.example', 'sql@example.org');",
+        )
+        .unwrap();
+    let rcpt = |to: &str| {
+        let mut client = house.client();
+        client.hello();
+        client.say("MAIL FROM:<a@x.example>");
+        client.say(&format!("RCPT TO:<{to}>"))
+    };
+    let broken = rcpt("sql@virtual.example");
+    assert!(broken.starts_with("451 4.3.5"), "a broken table: {broken}");
+    let built = house.output("postactl", &["cdb", house.path("big").to_str().unwrap()]);
+    assert!(built.contains("big.cdb: 1 rows"), "{built}");
+    // Within a second the new file is seen.
+    station::wait_for("the new database", || rcpt("sql@virtual.example").starts_with("250").then_some(()));
+    let unknown = rcpt("nobody@virtual.example");
+    assert!(unknown.starts_with("550 5.1.1"), "{unknown}");
+    for (address, user) in [("text", "text"), ("cdb", "cdb"), ("sql", "sql"), ("re-ann", "ann")] {
+        house.send("a@x.example", &[&format!("{address}@virtual.example")], MESSAGE);
+        house.wait_for_mail(user, 1);
+    }
+    let why = house.output("postactl", &["why", "--json", "cdb@virtual.example"]);
+    let why: serde_json::Value = serde_json::from_str(&why).unwrap();
+    assert_eq!(why["steps"][0]["key"], "cdb@virtual.example", "{why}");
+    assert!(why["leads_to"][0].as_str().unwrap().contains("/mail/cdb/"), "{why}");
+}
