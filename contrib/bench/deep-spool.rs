@@ -88,7 +88,8 @@ fn history(envelope: &Envelope, domain: &str, now: Duration) -> [Record; 4] {
     let leaf = Leaf {
         address: envelope.recipients[0].address.clone(),
         target: Target::Mx(domain.to_string()),
-        place: None, sender: None,
+        place: None,
+        sender: None,
     };
     let text = "connect to 192.0.2.1:25: connection refused".to_string();
     let status = Status::new(4, 4, 1);

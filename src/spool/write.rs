@@ -54,7 +54,8 @@ impl Draft {
     /// The same, under an id that is given out already and names no other message.
     pub(super) fn begin_as(spool: &Arc<Spool>, id: Id) -> Result<Draft, SpoolError> {
         let failed_syncs = spool.failed_syncs.load(Ordering::SeqCst);
-        let (file, temporary) = open(spool, id, now()).map_err(|e| SpoolError::io(spool.entrance.path(), e))?;
+        let (file, temporary) =
+            open(spool, id, now()).map_err(|e| SpoolError::io(spool.entrance.path(), e))?;
         let (written, crc, is_broken) = (0, 0, false);
         let spool = Arc::clone(spool);
         let block = Block::lend();

@@ -38,22 +38,13 @@ pub fn terms(config: &Config) -> io::Result<Terms> {
         message_timeout: smtpd.message_timeout,
         min_data_rate: smtpd.min_data_rate,
         max_hops: smtpd.max_hops,
-        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then(|| users.clone()),
+        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then_some(users),
         auth: config.run.join("auth"),
         owners: Owners::load(smtpd.login_senders.as_deref(), &config.local.delimiter)?,
         hide_client: smtpd.hide_client,
         xclient_from: Networks::new(&smtpd.xclient_from),
         xforward_from: Networks::new(&smtpd.xforward_from),
-        router: Router::new(route::Settings {
-            hostname: config.hostname.clone(),
-            postmaster: config.postmaster.clone(),
-            domains: config.domains.clone(),
-            mailbox: config.local.mailbox.clone(),
-            aliases: config.local.aliases.clone(),
-            delimiter: config.local.delimiter.clone(),
-            root_mailbox: config.local.root_mailbox.clone(),
-            users,
-        }),
+        router: Router::new(route::Settings::of(config)),
     })
 }
 
