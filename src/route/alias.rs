@@ -134,8 +134,8 @@ pub(super) fn read_list(path: &Path) -> Result<Vec<Member>, String> {
     included(&String::from_utf8_lossy(&bytes))
 }
 
-/// Reads a list, as that of an `:include:` or a user's `.forward`: members parted by commas or newlines,
-/// with comments. An error says in which line, and why.
+/// Reads a list, as that of an `:include:` or a user's `.forward`: members parted by commas or
+/// newlines, with comments. An error says in which line, and why.
 pub fn included(text: &str) -> Result<Vec<Member>, String> {
     let mut all = Vec::new();
     for (n, line) in text.lines().enumerate() {

@@ -1,9 +1,10 @@
 //! The lines of owners: what waits for each, and his child.
 //!
-//! An owner has at most one child for his mailboxes and one for everything else (`seat`); so many owners have one at a time. One who has nothing to do
-//! makes room first, the least recently used before the others; where all are busy, the one who has
-//! served longest takes no more, and his owner goes to the end of the line. An owner whose child
-//! died or hung is put off for a while: what comes for him meanwhile is answered at once.
+//! An owner has at most one child for his mailboxes and one for everything else: each is a seat, and
+//! has its own line. There are so many children at a time. One that has nothing to do makes room
+//! first, the least recently used before the others; where all are busy, the one that has served
+//! longest takes no more, and its seat goes to the end of the line. A seat whose child died or hung
+//! is put off for a while: what comes for it meanwhile is answered at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
