@@ -158,7 +158,7 @@ impl Rules {
         if !home.is_absolute() {
             return Ok(Vec::new());
         }
-        let folder = match Folder::open(home) {
+        let folder = match Folder::reach(home) {
             Ok(folder) => folder,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(unreadable(home, &error)),
