@@ -37,7 +37,8 @@ alice:x:61010:
 bob:x:61011:
 ";
 
-/// Puts the test's files and programs where those who are no longer root find them. "$0" is the folder.
+/// Puts the test's files and programs where those who are no longer root find them. "$0" is the
+/// folder.
 const NAMESPACE: &str = "mount --bind \"$0/etc/passwd\" /etc/passwd &&
 mount --bind \"$0/etc/group\" /etc/group && mount --bind PROGRAMS \"$0/bin\" &&
 program=$0/bin/${1##*/} && shift && exec \"$program\" \"$@\"";

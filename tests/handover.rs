@@ -1,5 +1,5 @@
-//! Mail that is handed over by LMTP (RFC 2033) to a program of this host, as Dovecot or a list manager,
-//! through the real programs. The test is that program.
+//! Mail that is handed over by LMTP (RFC 2033) to a program of this host, as Dovecot or a list
+//! manager, through the real programs. The test is that program.
 
 mod station;
 

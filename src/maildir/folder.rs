@@ -7,8 +7,8 @@ use crate::unix::durable::Folder;
 
 use super::place::Reached;
 
-/// The folder `name` of a Maildir, if there is one; else the Maildir itself. A link in its place is an
-/// error: it may lead anywhere.
+/// The folder `name` of a Maildir, if there is one; else the Maildir itself. A link in its place is
+/// an error: it may lead anywhere.
 pub fn inside(top: Reached, name: &str) -> io::Result<Reached> {
     match top.folder.inner(&format!(".{name}")) {
         Ok(folder) => Ok(Reached { folder, changed: top.changed }),

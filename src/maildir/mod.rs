@@ -14,8 +14,8 @@
 //!
 //! [`name`] gives the file its name, the same at every attempt; [`copy`] is what is written: a few
 //! fields on top, then the message with LF line ends; [`place`] opens the folders, step by step and
-//! without following links where the mailbox's owner may have put them. [`folder`] and [`quota`] are the parts
-//! of Maildir++: folders in a Maildir, and how much it may hold.
+//! without following links where the mailbox's owner may have put them. [`folder`] and [`quota`] are
+//! the parts of Maildir++: folders in a Maildir, and how much it may hold.
 
 pub mod copy;
 pub mod deliver;

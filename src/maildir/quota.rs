@@ -1,11 +1,11 @@
 //! How much a Maildir may hold, by the books that Maildir++ keeps in it.
 //!
 //! `maildirsize` (<https://www.courier-mta.org/imap/README.maildirquota.html>) begins with a line of the
-//! limits, `1000000S,1000C`: bytes and messages. Each further line, `size count`, adds to the sum or takes
-//! from it; whoever puts a message into the Maildir or removes one appends such a line. The file is made
-//! anew from what is there when it is missing, has other limits, or has grown too long; and when it says
-//! that the Maildir is full, since a message that was removed by hand is not in it. It is a hint and needs
-//! no sync.
+//! limits, `1000000S,1000C`: bytes and messages. Each further line, `size count`, adds to the sum or
+//! takes from it; whoever puts a message into the Maildir or removes one appends such a line. The
+//! file is made anew from what is there when it is missing, has other limits, or has grown too long;
+//! and when it says that the Maildir is full, since a message that was removed by hand is not in it.
+//! It is a hint and needs no sync.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};

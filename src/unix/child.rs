@@ -25,8 +25,9 @@ pub struct Rights {
 }
 
 /// Makes a command that hands `sockets` over as LISTEN_FDS (sd_listen_fds(3), without LISTEN_PID),
-/// has no other descriptor of ours but the first three, takes `rights` before it runs the program, blocks no signal (what `Signals::take_over` blocks here
-/// would stay blocked there), and is sent SIGTERM when its parent dies.
+/// has no other descriptor of ours but the first three, takes `rights` before it runs the program,
+/// blocks no signal (what `Signals::take_over` blocks here would stay blocked there), and is sent
+/// SIGTERM when its parent dies.
 ///
 /// Only for a parent that starts children from a thread that lives as long as itself: the kernel
 /// sends that SIGTERM when the thread that forked is gone.

@@ -1,7 +1,8 @@
 //! What a process can never do again.
 //!
-//! Landlock (Linux 5.13 and later, <https://docs.kernel.org/userspace-api/landlock.html>) lets a process
-//! without any rights of its own keep itself to some folders. What is open already stays open.
+//! Landlock (Linux 5.13 and later, <https://docs.kernel.org/userspace-api/landlock.html>) lets a
+//! process without any rights of its own keep itself to some folders. What is open already stays
+//! open.
 
 use std::io;
 use std::path::Path;
@@ -36,9 +37,10 @@ pub fn can_confine() -> bool {
 }
 
 /// Confines this thread, and all that it starts from now on, to the files in these folders: there it
-/// may read, make, write, rename and remove files and make folders; elsewhere it may open nothing, and
-/// nowhere run a program. It also gets no TCP port and sends no signal, where the kernel knows how. A folder
-/// that is not there is passed over. Where the kernel does not have Landlock at all, that is an error.
+/// may read, make, write, rename and remove files and make folders; elsewhere it may open nothing,
+/// and nowhere run a program. It also gets no TCP port and sends no signal, where the kernel knows
+/// how. A folder that is not there is passed over. Where the kernel does not have Landlock at all,
+/// that is an error.
 pub fn confine(folders: &[impl AsRef<Path>]) -> io::Result<()> {
     let failed = |error: landlock::RulesetError| io::Error::other(error.to_string());
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(KNOWN)).map_err(failed)?;

@@ -22,7 +22,11 @@ struct Scene {
 
 impl Scene {
     fn set() -> Scene {
-        let station = Station::start("timeout = \"5s\"");
+        Scene::set_with("")
+    }
+
+    fn set_with(local: &str) -> Scene {
+        let station = Station::start(local);
         let account = account();
         let home = station.home(&account);
         let outside = station.path("outside");
@@ -155,7 +159,7 @@ fn an_mbox_that_is_no_file_hangs_nobody() {
 
 #[test]
 fn a_lock_that_is_no_file_is_waited_for_and_no_longer() {
-    let mut scene = Scene::set();
+    let mut scene = Scene::set_with("timeout = \"3s\"");
     symlink(scene.outside.join("file"), scene.home.join("mbox.lock")).unwrap();
     assert_eq!(scene.mbox(), "4.2.0");
     assert!(!scene.home.join("mbox").exists());

@@ -40,7 +40,8 @@ impl Drop for Station {
 }
 
 impl Station {
-    /// Starts one; `local` is what the configuration says under `[local]`, with FOLDER for its folder.
+    /// Starts one; `local` is what the configuration says under `[local]`, with FOLDER for its
+    /// folder.
     pub fn start(local: &str) -> Station {
         Station::start_with("", local)
     }

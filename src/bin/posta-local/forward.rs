@@ -2,9 +2,9 @@
 //!
 //! The file is read here, in the child, with its owner's rights and no others. It must be a file (no
 //! link) of the owner or of root that nobody else can write, in a home that the owner or root has
-//! and not everybody can write. What is wrong with it puts the mail off (4.3.5), with the reason in the log:
-//! nothing is lost, and nothing goes where the owner no longer wants it. A file that is missing or names
-//! nothing means the mailbox.
+//! and not everybody can write. What is wrong with it puts the mail off (4.3.5), with the reason in
+//! the log: nothing is lost, and nothing goes where the owner no longer wants it. A file that is
+//! missing or names nothing means the mailbox.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -158,7 +158,7 @@ impl Rules {
         if !home.is_absolute() {
             return Ok(Vec::new());
         }
-        let folder = match Folder::open(home) {
+        let folder = match Folder::reach(home) {
             Ok(folder) => folder,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(unreadable(home, &error)),
@@ -220,8 +220,8 @@ impl Rules {
         Ok(all)
     }
 
-    /// Opens a list that is included. It is found by its whole path, so links on the way are followed; with
-    /// the owner's rights they lead nowhere that he could not go himself.
+    /// Opens a list that is included. It is found by its whole path, so links on the way are
+    /// followed; with the owner's rights they lead nowhere that he could not go himself.
     fn included(&self, by: &Path, list: &Path) -> Result<File, Refusal> {
         if !self.includes {
             return Err(wrong(by, ":include: is not allowed (local.forward_includes)"));

@@ -71,8 +71,8 @@ pub fn become_owner(owner: &Owner, keep_rights: bool) -> Result<Identity, Refusa
     Ok(Identity { user, home, uid, is_root: uid == 0 })
 }
 
-/// Confines this process to its owner's home and to the folders of mailboxes (Landlock). One that is not
-/// there yet may be made by its owner: then it is the folder around it.
+/// Confines this process to its owner's home and to the folders of mailboxes (Landlock). One that is
+/// not there yet may be made by its owner: then it is the folder around it.
 pub fn confine(identity: &Identity, folders: &[PathBuf]) -> io::Result<()> {
     let there = |folder: &PathBuf| {
         let around = folder.ancestors().find(|around| around.is_dir())?;

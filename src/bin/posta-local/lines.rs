@@ -1,9 +1,10 @@
-//! The lines of owners: what waits for each, and his child.
+//! The lines of owners: what waits for each, and his children.
 //!
-//! An owner has at most one child for his mailboxes and one for everything else (`seat`); so many owners have one at a time. One who has nothing to do
-//! makes room first, the least recently used before the others; where all are busy, the one who has
-//! served longest takes no more, and his owner goes to the end of the line. An owner whose child
-//! died or hung is put off for a while: what comes for him meanwhile is answered at once.
+//! An owner has at most one child for his mailboxes and one for everything else: each is a seat, and
+//! has its own line. There are so many children at a time. One that has nothing to do makes room
+//! first, the least recently used before the others; where all are busy, the one that has served
+//! longest takes no more, and its seat goes to the end of the line. A seat whose child died or hung
+//! is put off for a while: what comes for it meanwhile is answered at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,16 +26,16 @@ const STAYS: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(1);
 /// A dismissed child that has not gone by then is killed.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// Longest time that an owner is put off, after his child has died again and again, or hung.
+/// Longest time that a seat is put off, after its child has died again and again, or hung.
 const LONGEST_PUT_OFF: Duration = Duration::from_secs(600);
 
-/// One owner.
+/// One seat.
 #[derive(Debug, Default)]
 struct Line {
     jobs: VecDeque<Job>,
     child: Option<Child>,
     put_off: Option<(Instant, Refusal)>,
-    /// How often his child has failed since it last did something.
+    /// How often its child has failed since it last did something.
     failures: u32,
 }
 
@@ -49,7 +50,7 @@ pub enum Failure {
     Declined,
 }
 
-/// All owners.
+/// All seats.
 #[derive(Debug)]
 pub struct Lines {
     lines: HashMap<Seat, Line>,
@@ -71,7 +72,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// No owners yet. `own_uid` is this process's user.
+    /// None yet. `folders`: see [`Seat::of`]. `own_uid` is this process's user.
     pub fn new(
         settings: Settings,
         folders: Option<Vec<PathBuf>>,
@@ -123,7 +124,7 @@ impl Lines {
         children.map(|(seat, child)| (seat, child.as_fd()))
     }
 
-    /// The child of an owner.
+    /// The child of a seat.
     pub fn child(&mut self, seat: &Seat) -> Option<&mut Child> {
         self.lines.get_mut(seat)?.child.as_mut()
     }
@@ -231,7 +232,7 @@ impl Lines {
         }
     }
 
-    /// Whether anything waits for an owner; if he is put off, it is refused and waits no more.
+    /// Whether anything waits for a seat; if it is put off, it is refused and waits no more.
     fn wants_child(&mut self, seat: &Seat, now: Instant) -> bool {
         let Some(line) = self.lines.get_mut(seat) else { return false };
         if let Some((_, refusal)) = line.put_off.as_ref().filter(|(until, _)| now < *until) {
@@ -282,7 +283,7 @@ impl Lines {
     }
 
     /// Looks after what only time brings: children that hang, or have had nothing to do for long;
-    /// owners that need not be remembered.
+    /// seats that need not be remembered.
     pub fn tend(&mut self, now: Instant) {
         let (mut hung, mut done) = (Vec::new(), Vec::new());
         for (seat, line) in &self.lines {

@@ -7,17 +7,19 @@
 //! RIGHTS
 //!   The parent runs as root (or as its caller) and parses neither messages nor what is in homes:
 //!   only the requests of posta-queue, whose user it checks. A child looks its owner up, becomes him
-//!   for good (groups, ids, no_new_privs, umask 077), and only then reads its first job. Mail is
-//!   never delivered as root, unless all of posta keeps root's rights (`drop_privileges = false`);
-//!   commands and mbox files are then refused.
+//!   for good (groups, ids, no_new_privs, umask 077), confines itself to his home and to mailboxes
+//!   (Landlock) unless it is there for commands, and only then reads its first job. Mail is never
+//!   delivered as root, unless all of posta keeps root's rights (`drop_privileges = false`); commands,
+//!   mbox files and .forward are then refused.
 //! OPENS
-//!   The parent: the configuration, `run/local`. A child: mailboxes of its owner; it starts commands
-//!   for him.
+//!   The parent: the configuration, `run/local`. A child: its owner's `.forward` and mailboxes; it starts
+//!   commands for him.
 //! NEVER
 //!   Writes the spool, opens a network socket, lets an address near a shell but in the environment.
 //!
-//! Where to read on: `parent` is the parent's loop, `lines` its owners, `syncs` the shared syncs;
-//! `child` is the child's loop, `desk` its jobs; `talk` is what the two say to each other.
+//! Where to read on: `parent` is the parent's loop, `lines` its owners, `seat` who gets which child,
+//! `syncs` the shared syncs; `child` is the child's loop, `desk` its jobs, `forward` what the owner
+//! wants of them; `talk` is what the two say to each other.
 
 mod answer;
 mod bare;

@@ -1,8 +1,8 @@
 //! Which child a job is for: whose rights it needs, and whether it keeps to the mailboxes.
 //!
-//! A child that only puts mail into mailboxes confines itself (Landlock) to its owner's home and to the
-//! folders that the configuration names for mailboxes. Commands, and files elsewhere, get a second
-//! child of the same owner, which has all of his rights.
+//! A child that only puts mail into mailboxes confines itself (Landlock) to its owner's home and to
+//! the folders that the configuration names for mailboxes. Commands, and files elsewhere, get a
+//! second child of the same owner, which has all of his rights.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,13 +13,14 @@ use posta::courier::request::{Owner, Place, Request};
 pub struct Seat {
     /// Whose rights; without the home, so that equal ids are one owner.
     pub owner: Owner,
-    /// Whether it is confined. Users of a users file share ids but not homes: then it is confined to the folder
-    /// that their homes lie in, too.
+    /// Whether it is confined. Users of a users file share ids but not homes: then it is confined to
+    /// the folder that their homes lie in, too.
     pub confined: Option<Option<PathBuf>>,
 }
 
 impl Seat {
-    /// The seat of a request for `owner`. `folders`: those of all mailboxes; `None`: nobody is confined.
+    /// The seat of a request for `owner`. `folders`: those of all mailboxes; `None`: nobody is
+    /// confined.
     pub fn of(owner: Owner, request: &Request, folders: Option<&[PathBuf]>) -> Seat {
         let homes = match &owner {
             Owner::Ids(_, _, home) => {
@@ -55,8 +56,8 @@ fn path(place: &Place) -> Option<&str> {
     }
 }
 
-/// The folder that all mailboxes of a path as `/srv/mail/{domain}/{user}/` lie in. None of a path in homes,
-/// or where it is the root.
+/// The folder that all mailboxes of a path as `/srv/mail/{domain}/{user}/` lie in. None of a path in
+/// homes, or where it is the root.
 pub fn folder_of(mailbox: &str) -> Option<PathBuf> {
     let fixed = mailbox.split('{').next().unwrap_or_default();
     // Where it has no words, it may be missing itself, and is then made.
