@@ -18,6 +18,7 @@ pub enum Word {
     Why,
     Metrics,
     Cdb,
+    Passwd,
     SetPermissions,
 }
 
@@ -34,7 +35,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 14] = [
+pub const WORDS: [Row; 15] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json]", "list the queue"),
@@ -48,6 +49,7 @@ pub const WORDS: [Row; 14] = [
     row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Metrics, "metrics", "", "print counters"),
     row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
+    row(Word::Passwd, "passwd", "[--scheme S] USER@DOMAIN", "set a password in the domain's users file"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),
 ];
 
