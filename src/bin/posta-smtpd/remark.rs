@@ -40,7 +40,11 @@ impl Session {
             reply: &brief(reply),
             from: sender.as_deref(),
             to: recipient.as_deref(),
-            proto: if extended { "ESMTP" } else { "SMTP" },
+            proto: match (self.entrance.lmtp, extended) {
+                (true, _) => "LMTP",
+                (false, true) => "ESMTP",
+                (false, false) => "SMTP",
+            },
             helo,
         };
         log::info!("{reject}");
