@@ -6,7 +6,7 @@
 //! thread is held by a client that is busy, and an idle one costs a few hundred bytes ([`parking`]).
 //! How many there may be, in all and from one client, is counted in [`seats`].
 //!
-//! A stream turns to TLS in place: [`tls_server`] has the certificates, [`tls_store`] renews them when
+//! A stream turns to TLS in place: [`tls_client`] knows what is asked of a server, [`tls_server`] has the certificates, [`tls_store`] renews them when
 //! their files change, `tls_layer` is what lies on the connection from then on.
 
 pub mod acceptor;
@@ -16,6 +16,7 @@ pub mod parking;
 pub mod pool;
 pub mod seats;
 pub mod stream;
+pub mod tls_client;
 mod tls_files;
 pub mod tls_handover;
 mod tls_layer;

@@ -15,5 +15,6 @@ pub mod record_lock;
 pub mod sandbox;
 pub mod signals;
 pub mod sysexits;
+pub mod tls_sessions;
 pub mod users;
 pub mod wait;
