@@ -16,6 +16,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("env_logger", &["logbook/sink"]),
     ("fastrand", &[]),
     ("getopts", &["bin/*/main.rs"]),
+    ("icu_normalizer", &["sasl/prepare"]),
     ("idna", &["dns/answer"]),
     ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),
     ("landlock", &["unix/sandbox"]),

@@ -3,18 +3,34 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
-/// Sessions, each with a number that is never used again and a deadline.
+/// Sessions, each with a number that is never used again and an end of its stay.
 #[derive(Debug)]
 pub struct Parking<S> {
-    sessions: HashMap<usize, (S, Instant)>,
-    deadlines: BTreeSet<(Instant, usize)>,
+    sessions: HashMap<usize, Parked<S>>,
+    ends: BTreeSet<(Instant, usize)>,
     next: usize,
+}
+
+/// How a session waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// For its client to say something.
+    Listening,
+    /// For the end of its time, whatever its client says.
+    Resting,
+}
+
+#[derive(Debug)]
+struct Parked<S> {
+    session: S,
+    until: Instant,
+    stay: Stay,
 }
 
 impl<S> Parking<S> {
     /// Empty; the first number will be `first`.
     pub fn new(first: usize) -> Parking<S> {
-        Parking { sessions: HashMap::new(), deadlines: BTreeSet::new(), next: first }
+        Parking { sessions: HashMap::new(), ends: BTreeSet::new(), next: first }
     }
 
     /// The number that the next session will have.
@@ -22,39 +38,49 @@ impl<S> Parking<S> {
         self.next
     }
 
-    /// Parks a session until `deadline`; gives its number.
-    pub fn put(&mut self, session: S, deadline: Instant) -> usize {
+    /// Parks a session until `until`; gives its number.
+    pub fn put(&mut self, session: S, until: Instant, stay: Stay) -> usize {
         let number = self.next;
         self.next += 1;
-        self.sessions.insert(number, (session, deadline));
-        self.deadlines.insert((deadline, number));
+        self.sessions.insert(number, Parked { session, until, stay });
+        self.ends.insert((until, number));
         number
+    }
+
+    /// How the session of that number waits; none if there is none.
+    pub fn stay(&self, number: usize) -> Option<Stay> {
+        self.sessions.get(&number).map(|parked| parked.stay)
     }
 
     /// Takes the session of that number out.
     pub fn take(&mut self, number: usize) -> Option<S> {
-        let (session, deadline) = self.sessions.remove(&number)?;
-        self.deadlines.remove(&(deadline, number));
+        self.remove(number).map(|parked| parked.session)
+    }
+
+    fn remove(&mut self, number: usize) -> Option<Parked<S>> {
+        let parked = self.sessions.remove(&number)?;
+        self.ends.remove(&(parked.until, number));
         if self.sessions.capacity() > 64 && self.sessions.len() * 8 < self.sessions.capacity() {
             self.sessions.shrink_to(self.sessions.len() * 2);
         }
-        Some(session)
+        Some(parked)
     }
 
-    /// When the first deadline is.
-    pub fn first_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+    /// When the first stay ends.
+    pub fn first_end(&self) -> Option<Instant> {
+        self.ends.first().map(|(until, _)| *until)
     }
 
-    /// Takes out a session whose deadline has come.
-    pub fn take_overdue(&mut self, now: Instant) -> Option<S> {
-        let (deadline, number) = *self.deadlines.first()?;
-        if deadline <= now { self.take(number) } else { None }
+    /// Takes out a session whose stay has ended.
+    pub fn take_overdue(&mut self, now: Instant) -> Option<(S, Stay)> {
+        let (until, number) = *self.ends.first()?;
+        let parked = if until <= now { self.remove(number)? } else { return None };
+        Some((parked.session, parked.stay))
     }
 
     /// Takes any session out.
     pub fn take_any(&mut self) -> Option<S> {
-        let (_, number) = *self.deadlines.first()?;
+        let (_, number) = *self.ends.first()?;
         self.take(number)
     }
 
@@ -76,20 +102,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_come_out_by_number_or_by_deadline() {
+    fn sessions_come_out_by_number_or_by_the_end_of_their_stay() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut parking = Parking::new(10);
-        let (late, early) = (parking.put("late", at(9)), parking.put("early", at(3)));
-        let same = parking.put("same", at(3));
+        let late = parking.put("late", at(9), Stay::Listening);
+        let early = parking.put("early", at(3), Stay::Listening);
+        let same = parking.put("same", at(3), Stay::Resting);
         assert_eq!((late, early, same), (10, 11, 12));
-        assert_eq!(parking.first_deadline(), Some(at(3)));
+        assert_eq!(parking.first_end(), Some(at(3)));
         assert_eq!(parking.take_overdue(at(2)), None);
+        assert_eq!((parking.stay(early), parking.stay(same)), (Some(Stay::Listening), Some(Stay::Resting)));
         assert_eq!(parking.take(early), Some("early"));
-        assert_eq!(parking.take(early), None);
-        assert_eq!(parking.take_overdue(at(3)), Some("same"));
+        assert_eq!((parking.take(early), parking.stay(early)), (None, None));
+        assert_eq!(parking.take_overdue(at(3)), Some(("same", Stay::Resting)));
         assert_eq!(parking.take_overdue(at(3)), None);
         assert_eq!((parking.len(), parking.take_any()), (1, Some("late")));
-        assert!(parking.is_empty() && parking.first_deadline().is_none());
+        assert!(parking.is_empty() && parking.first_end().is_none());
     }
 }

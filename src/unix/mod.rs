@@ -4,6 +4,7 @@
 //! Every function gives `std::io::Error` and leaves it to the caller to name the file or the peer.
 
 pub mod child;
+pub mod crypt;
 pub mod durable;
 pub mod fifo;
 pub mod group;
@@ -11,9 +12,12 @@ pub mod listeners;
 pub mod memory;
 pub mod pass;
 pub mod privilege;
+pub mod random;
 pub mod record_lock;
 pub mod sandbox;
+pub mod shadow;
 pub mod signals;
 pub mod sysexits;
+pub mod terminal;
 pub mod users;
 pub mod wait;

@@ -11,11 +11,13 @@ use posta::net::pool::{Crowd, Pool, Size, Work};
 use posta::net::seats::Full;
 use posta::policy::chain::Client;
 use posta::smtp::reply::Reply;
+use posta::smtp::rule;
 use posta::unix::signals::Told;
 
+use crate::guest::text_of;
 use crate::house::House;
-use crate::session::{Bench, Cause, Session};
-use crate::tally::{brief, text_of};
+use crate::session::{Bench, Cause, Left, Session};
+use crate::tally::brief;
 
 /// Sessions that have begun a message have so long to finish it when the house closes.
 const CLOSING_TIME: Duration = Duration::from_secs(30);
@@ -66,9 +68,13 @@ impl Work for Desk {
             Job::Arrived(arrival) => (self.begin(*arrival), Cause::Opened),
             Job::Awake(session, cause) => (session, cause),
         };
-        if session.attend(cause, &self.house, bench, Some(crowd)) {
-            let deadline = session.deadline();
-            self.porch.park(session, deadline);
+        match session.attend(cause, &self.house, bench, Some(crowd)) {
+            Left::Over => {}
+            Left::Waiting => {
+                let deadline = session.deadline();
+                self.porch.park(session, deadline);
+            }
+            Left::Resting(until) => self.porch.rest(session, until),
         }
     }
 }
@@ -76,10 +82,10 @@ impl Work for Desk {
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
-        let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
-        let client =
-            Client { address: arrival.address.map(|address| address.ip()), submission, ..Client::default() };
-        Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
+        let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+        let address = arrival.address.map(|address| address.ip());
+        let client = Client { address, submission: entrance.submission, ..Client::default() };
+        Box::new(Session::new(arrival.stream, client, entrance, terms, Some(arrival.seat)))
     }
 }
 
@@ -122,7 +128,8 @@ pub fn keep(
 
 fn cause(why: Why) -> Cause {
     match why {
-        Why::Readable => Cause::Readable,
+        // What the client has sent while the session rested is read now, and that it has gone is seen.
+        Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
         Why::Overdue => Cause::Overdue,
         Why::Closing => Cause::Closing,
     }
@@ -167,7 +174,7 @@ fn turn_away(client: TurnedAway, house: &House) {
 fn refusal(house: &House, full: Full) -> Reply {
     let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
     match full {
-        Full::House => Reply::coded(421, 3, 2, text),
-        Full::Client => Reply::coded(421, 7, 0, text),
+        Full::House => rule::HOUSE_FULL.reply(text),
+        Full::Client => rule::CLIENT_FULL.reply(text),
     }
 }

@@ -9,21 +9,31 @@
 //! rests for a moment instead of spinning.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use crate::unix::signals::{Signals, Told};
+use crate::unix::signals::Signals;
 
-use super::parking::Parking;
-use super::seats::{Full, Limits, Seat, Seats};
-use super::stream::Stream;
+use super::parking::{Parking, Stay};
+use super::seats::{Limits, Seats};
+
+mod door;
+mod happening;
+mod porch;
+
+use door::{Door, Socket};
+use porch::HandedBack;
+
+pub use door::Listener;
+pub use happening::{Arrival, Happening, TurnedAway, Why};
+pub use porch::Porch;
 
 /// How long accepting rests when there are no descriptors.
 const REST: Duration = Duration::from_millis(200);
@@ -36,104 +46,6 @@ const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const FIRST_LISTENER: usize = 2;
 
-/// A listening socket, not yet watched.
-#[derive(Debug)]
-pub enum Listener {
-    /// TCP, over IPv4 or IPv6 or both.
-    Tcp(TcpListener),
-    /// A Unix stream socket; its clients have no address.
-    Unix(UnixListener),
-}
-
-/// What has happened.
-#[derive(Debug)]
-pub enum Happening<S> {
-    /// A client has come and has been given a seat.
-    Arrived(Arrival),
-    /// A client has come and there is no seat.
-    TurnedAway(TurnedAway),
-    /// A parked session is to be taken up again.
-    Awake(S, Why),
-    /// A signal.
-    Told(Told),
-    /// After [`Acceptor::close`]: everybody has gone, or the time is over.
-    Over,
-}
-
-/// Why a parked session is taken up again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The client has sent something, or has gone.
-    Readable,
-    /// Its deadline has passed.
-    Overdue,
-    /// The house is closing.
-    Closing,
-}
-
-/// A new client.
-#[derive(Debug)]
-pub struct Arrival {
-    /// The connection.
-    pub stream: Stream,
-    /// The client's address; none for a Unix socket.
-    pub address: Option<SocketAddr>,
-    /// By which listener it came: an index into those that were given.
-    pub listener: usize,
-    /// To be kept as long as the session.
-    pub seat: Seat,
-}
-
-/// A client without a seat.
-#[derive(Debug)]
-pub struct TurnedAway {
-    /// The client's address; none for a Unix socket.
-    pub address: Option<SocketAddr>,
-    /// Which limit was reached.
-    pub full: Full,
-    socket: Socket,
-}
-
-impl TurnedAway {
-    /// Says a last word, without waiting (a new connection's buffer is empty), and closes.
-    pub fn dismiss(mut self, word: &[u8]) {
-        // A client that can't be told is told by the closing itself.
-        let _ = self.socket.say_and_close(word);
-    }
-}
-
-/// Where workers park the sessions that have nothing to do.
-#[derive(Debug)]
-pub struct Porch<S> {
-    shared: Arc<Shared<S>>,
-}
-
-impl<S> Clone for Porch<S> {
-    fn clone(&self) -> Porch<S> {
-        Porch { shared: Arc::clone(&self.shared) }
-    }
-}
-
-#[derive(Debug)]
-struct Shared<S> {
-    /// Handed back, not yet watched.
-    handed_back: Mutex<Vec<(S, Instant)>>,
-    waker: Waker,
-}
-
-impl<S> Porch<S> {
-    /// Parks a session until its client says something, at the latest until `deadline`.
-    pub fn park(&self, session: S, deadline: Instant) {
-        let mut handed_back = self.shared.handed_back.lock().unwrap_or_else(PoisonError::into_inner);
-        handed_back.push((session, deadline));
-        let first = handed_back.len() == 1;
-        drop(handed_back);
-        if first && let Err(error) = self.shared.waker.wake() {
-            log::error!("cannot wake the acceptor: {error}");
-        }
-    }
-}
-
 /// The thread's own things. `S` is a parked session.
 #[derive(Debug)]
 pub struct Acceptor<S> {
@@ -143,7 +55,7 @@ pub struct Acceptor<S> {
     doors: Vec<Door>,
     seats: Arc<Seats>,
     parking: Parking<S>,
-    shared: Arc<Shared<S>>,
+    porch: Porch<S>,
     /// What has happened and was not yet given out.
     happened: VecDeque<Happening<S>>,
     /// Until then nothing is accepted, for want of descriptors.
@@ -154,14 +66,6 @@ pub struct Acceptor<S> {
     closing: Option<Instant>,
 }
 
-/// A listener that is watched.
-#[derive(Debug)]
-struct Door {
-    listener: Listener,
-    /// Somebody may be waiting.
-    ready: bool,
-}
-
 impl<S: AsFd> Acceptor<S> {
     /// Watches these listeners and signals.
     pub fn open(listeners: Vec<Listener>, signals: Signals, limits: Limits) -> io::Result<Acceptor<S>> {
@@ -170,12 +74,11 @@ impl<S: AsFd> Acceptor<S> {
         watch(&poll, signals.as_fd().as_raw_fd(), SIGNALS)?;
         let mut doors = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.into_iter().enumerate() {
-            listener.set_nonblocking()?;
-            watch(&poll, listener.raw(), Token(FIRST_LISTENER + index))?;
-            doors.push(Door { listener, ready: true });
+            let door = Door::open(listener)?;
+            watch(&poll, door.raw(), Token(FIRST_LISTENER + index))?;
+            doors.push(door);
         }
         let parking = Parking::new(FIRST_LISTENER + doors.len());
-        let shared = Arc::new(Shared { handed_back: Mutex::new(Vec::new()), waker });
         Ok(Acceptor {
             poll,
             events: Events::with_capacity(256),
@@ -183,7 +86,7 @@ impl<S: AsFd> Acceptor<S> {
             doors,
             seats: Seats::new(limits),
             parking,
-            shared,
+            porch: Porch::new(waker),
             happened: VecDeque::new(),
             resting: None,
             complained: None,
@@ -193,7 +96,7 @@ impl<S: AsFd> Acceptor<S> {
 
     /// Where workers park sessions.
     pub fn porch(&self) -> Porch<S> {
-        Porch { shared: Arc::clone(&self.shared) }
+        self.porch.clone()
     }
 
     /// From now on these limits hold.
@@ -237,29 +140,38 @@ impl<S: AsFd> Acceptor<S> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        let tokens: Vec<Token> = self.events.iter().map(|event| event.token()).collect();
-        for token in tokens {
+        let events: Vec<(Token, bool)> =
+            self.events.iter().map(|event| (event.token(), is_the_end(event))).collect();
+        for (token, at_end) in events {
             match token {
                 WAKER => {}
                 SIGNALS => self.read_signals()?,
                 Token(number) => match self.doors.get_mut(number - FIRST_LISTENER) {
                     Some(door) => door.ready = true,
-                    // One that is no longer there was taken out since the event came.
-                    None => {
-                        if let Some(session) = self.parking.take(number) {
-                            self.wake(session, Why::Readable);
-                        }
-                    }
+                    None => self.stirred(number, at_end),
                 },
             }
         }
         let now = Instant::now();
-        while let Some(session) = self.parking.take_overdue(now) {
-            self.wake(session, Why::Overdue);
+        while let Some((session, stay)) = self.parking.take_overdue(now) {
+            self.wake(session, if stay == Stay::Resting { Why::Rested } else { Why::Overdue });
         }
         self.take_parked();
         self.accept(now);
         Ok(())
+    }
+
+    /// A parked session's client has done something; a resting one wakes only if that was to go. A
+    /// session that is no longer there was taken out since the event came.
+    fn stirred(&mut self, number: usize, at_end: bool) {
+        let why = match self.parking.stay(number) {
+            Some(Stay::Listening) => Why::Readable,
+            Some(Stay::Resting) if at_end => Why::Gone,
+            Some(Stay::Resting) | None => return,
+        };
+        if let Some(session) = self.parking.take(number) {
+            self.wake(session, why);
+        }
     }
 
     /// How long there is nothing to do, unless an event comes.
@@ -268,7 +180,7 @@ impl<S: AsFd> Acceptor<S> {
             return Some(Duration::ZERO);
         }
         let closing = self.closing.map(|latest| latest.min(now + LOOK));
-        let next = [self.resting, self.parking.first_deadline(), closing].into_iter().flatten().min();
+        let next = [self.resting, self.parking.first_end(), closing].into_iter().flatten().min();
         next.map(|at| at.saturating_duration_since(now))
     }
 
@@ -281,9 +193,7 @@ impl<S: AsFd> Acceptor<S> {
 
     /// Watches the sessions that were handed back. One that can't be watched is woken at once.
     fn take_parked(&mut self) {
-        let handed_back =
-            std::mem::take(&mut *self.shared.handed_back.lock().unwrap_or_else(PoisonError::into_inner));
-        for (session, deadline) in handed_back {
+        for HandedBack { session, until, stay } in self.porch.take() {
             if self.closing.is_some() {
                 self.happened.push_back(Happening::Awake(session, Why::Closing));
                 continue;
@@ -291,7 +201,7 @@ impl<S: AsFd> Acceptor<S> {
             let token = Token(self.parking.next_number());
             match watch(&self.poll, session.as_fd().as_raw_fd(), token) {
                 Ok(()) => {
-                    self.parking.put(session, deadline);
+                    self.parking.put(session, until, stay);
                 }
                 Err(error) => {
                     log::error!("cannot watch a session: {error}");
@@ -320,7 +230,7 @@ impl<S: AsFd> Acceptor<S> {
             let mut left = AT_ONCE;
             while self.doors[index].ready && left > 0 {
                 left -= 1;
-                match self.doors[index].listener.accept() {
+                match self.doors[index].accept() {
                     Ok((socket, address)) => self.seat(socket, address, index),
                     Err(error) => match error.kind() {
                         io::ErrorKind::WouldBlock => self.doors[index].ready = false,
@@ -347,16 +257,19 @@ impl<S: AsFd> Acceptor<S> {
 
     /// Gives a new client its seat, if there is one.
     fn seat(&mut self, socket: Socket, address: Option<SocketAddr>, listener: usize) {
+        // An error: the client has gone again.
+        let Ok(stream) = socket.into_stream() else { return };
         let happening = match self.seats.take(address.map(|address| address.ip())) {
-            Err(full) => Happening::TurnedAway(TurnedAway { address, full, socket }),
-            Ok(seat) => match socket.into_stream() {
-                Ok(stream) => Happening::Arrived(Arrival { stream, address, listener, seat }),
-                // The client has gone again.
-                Err(_) => return,
-            },
+            Err(full) => Happening::TurnedAway(TurnedAway { address, full, stream }),
+            Ok(seat) => Happening::Arrived(Arrival { stream, address, listener, seat }),
         };
         self.happened.push_back(happening);
     }
+}
+
+/// Whether the peer has closed the connection, or its own direction of it (EPOLLRDHUP).
+fn is_the_end(event: &Event) -> bool {
+    event.is_read_closed() || event.is_error()
 }
 
 /// Watches a descriptor for something to read.
@@ -364,67 +277,13 @@ fn watch(poll: &Poll, fd: RawFd, token: Token) -> io::Result<()> {
     poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
 }
 
-/// A connection just accepted.
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Listener {
-    fn set_nonblocking(&self) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => listener.set_nonblocking(true),
-            Listener::Unix(listener) => listener.set_nonblocking(true),
-        }
-    }
-
-    fn raw(&self) -> RawFd {
-        match self {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener) => listener.as_raw_fd(),
-        }
-    }
-
-    fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        Ok(match self {
-            Listener::Tcp(listener) => {
-                let (socket, address) = listener.accept()?;
-                // On [::] an IPv4 client comes mapped into IPv6.
-                (Socket::Tcp(socket), Some(SocketAddr::new(address.ip().to_canonical(), address.port())))
-            }
-            Listener::Unix(listener) => (Socket::Unix(listener.accept()?.0), None),
-        })
-    }
-}
-
-impl Socket {
-    fn into_stream(self) -> io::Result<Stream> {
-        match self {
-            Socket::Tcp(socket) => Stream::tcp(socket),
-            Socket::Unix(socket) => Stream::unix(socket),
-        }
-    }
-
-    fn say_and_close(&mut self, word: &[u8]) -> io::Result<()> {
-        match self {
-            Socket::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                socket.write_all(word)?;
-                socket.shutdown(Shutdown::Write)
-            }
-            Socket::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                socket.write_all(word)?;
-                socket.shutdown(Shutdown::Write)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use crate::net::seats::Full;
 
     use super::*;
 
@@ -520,6 +379,42 @@ mod tests {
         assert!(acceptor.parking.is_empty());
         drop(session);
         assert_eq!(acceptor.sessions(), 0);
+    }
+
+    #[test]
+    fn a_resting_session_wakes_when_it_has_rested_whatever_its_client_says() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let mut client = TcpStream::connect(address).unwrap();
+        let session = arrival(&mut acceptor);
+        client.write_all(b"in a hurry").unwrap();
+        let until = soon();
+        acceptor.porch().rest(session, until);
+        let (session, why) = awake(&mut acceptor);
+        assert_eq!(why, Why::Rested);
+        assert!(Instant::now() >= until);
+        // What was said meanwhile is still there.
+        acceptor.porch().park(session, later());
+        assert_eq!(awake(&mut acceptor).1, Why::Readable);
+    }
+
+    #[test]
+    fn a_resting_session_wakes_when_its_client_goes_or_the_house_closes() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let (one, two) = (arrival(&mut acceptor), arrival(&mut acceptor));
+        let porch = acceptor.porch();
+        porch.rest(one, later());
+        let [client, _other] = clients;
+        drop(client);
+        let (session, why) = awake(&mut acceptor);
+        assert_eq!(why, Why::Gone);
+        drop(session);
+        assert_eq!(acceptor.sessions(), 1, "its seat is free");
+        porch.rest(two, later());
+        acceptor.close(later());
+        assert_eq!(awake(&mut acceptor).1, Why::Closing);
     }
 
     #[test]
