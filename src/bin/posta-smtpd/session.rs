@@ -63,7 +63,7 @@ pub struct Session {
     /// A message of which some chunks have come.
     pub chunks: Option<Box<Chunks>>,
     /// Given back with the session.
-    _seat: Option<Seat>,
+    pub seat: Option<Seat>,
 }
 
 /// What a worker keeps from session to session.
@@ -89,6 +89,8 @@ pub enum Cause {
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The house is full, and the seat is wanted for somebody else.
+    Shed,
     /// The house is closing.
     Closing,
 }
@@ -139,7 +141,7 @@ impl Session {
             named: Named::default(),
             receiving: None,
             chunks: None,
-            _seat: seat,
+            seat,
         }
     }
 
@@ -185,6 +187,7 @@ impl Session {
         let mut next = match cause {
             Cause::Opened => Some((None, self.open()?)),
             Cause::Overdue => Some((None, self.overdue())),
+            Cause::Shed => Some((None, self.shed())),
             Cause::Closing => Some((None, self.server.on(Event::Closing))),
             Cause::Readable => None,
         };
@@ -256,6 +259,14 @@ impl Session {
     fn overdue(&mut self) -> Action {
         log::info!("timeout after {} from {}", self.tally.stage(), self.peer());
         self.server.on(Event::TimedOut)
+    }
+
+    /// The session has to go for another.
+    fn shed(&mut self) -> Action {
+        let text = format!("{} is full; try again later", self.terms.smtp.hostname);
+        let reply = rule::SHED.reply(text);
+        self.log_reject(&reply);
+        Action::HangUp(reply)
     }
 
     /// The last line but one of a session that was lost.
@@ -399,7 +410,7 @@ impl Session {
 
     /// Somebody from the net who has shown no right to anything. Our own clients, and whoever is at
     /// the other end of a pipe, may be simple-minded programs.
-    fn is_stranger(&self) -> bool {
+    pub fn is_stranger(&self) -> bool {
         self.client.address.is_some() && !self.terms.policy.may_relay(&self.client)
     }
 
