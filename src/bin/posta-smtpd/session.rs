@@ -77,7 +77,7 @@ pub struct Session {
     /// Most workers are busy.
     hurried: bool,
     /// Given back with the session.
-    _seat: Option<Seat>,
+    pub seat: Option<Seat>,
 }
 
 /// How far a session has come.
@@ -114,6 +114,8 @@ pub enum Cause {
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The house is full, and the seat is wanted for somebody else.
+    Shed,
     /// The house is closing.
     Closing,
 }
@@ -191,7 +193,7 @@ impl Session {
             penalty: None,
             owed: Vec::new(),
             hurried: false,
-            _seat: seat,
+            seat,
         }
     }
 
@@ -230,14 +232,14 @@ impl Session {
         out: &mut Vec<u8>,
         crowd: Option<&dyn Crowd>,
     ) -> Result<Turn, Loss> {
-        self.hurried = crowd.is_some_and(|crowd| crowd.is_waiting());
+        self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
+            (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, _) => None,
-            (_, Cause::Overdue) => return Err(Loss::Unsecured),
-            (_, Cause::Closing) => return Err(Loss::Unsecured),
+            (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
             _ => match self.go_in(house, crowd)? {
                 Some(action) => Some((None, action)),
                 None => return Ok(Turn::Waits),
