@@ -19,7 +19,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("icu_normalizer", &["sasl/prepare"]),
     ("idna", &["dns/answer"]),
     ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),
-    ("landlock", &["unix/sandbox"]),
+    ("landlock", &["unix/enclosure", "unix/sandbox"]),
     ("libc", &["unix/"]),
     ("log", &[]),
     ("mailparse", &["mail/structure"]),
