@@ -30,7 +30,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("mio", &["net/acceptor"]),
     ("native_tls", &["net/tls"]),
     ("nix", &["unix/"]),
-    ("openssl", &["net/tls", "route/signature", "sasl/"]),
+    ("openssl", &["net/tls", "route/signature", "sasl/", "unix/tls_sessions"]),
     ("regex", &["route/"]),
     ("rusqlite", &["route/"]),
     ("serde_json", &["bin/postactl/"]),

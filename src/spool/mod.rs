@@ -21,7 +21,7 @@ use crate::mail::id::Id;
 mod commit;
 mod cradle;
 mod drop;
-mod format;
+pub mod format;
 mod gather;
 mod journal;
 pub mod layout;

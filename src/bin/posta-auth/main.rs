@@ -30,7 +30,7 @@ mod users_file;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +57,8 @@ use crate::sources::Sources;
 /// Between two looks whether a users file has changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-const DAEMON: Daemon = Daemon { name: "posta-auth", about: "Checks passwords, and publishes who the users are.", own: &[] };
+const DAEMON: Daemon =
+    Daemon { name: "posta-auth", about: "Checks passwords, and publishes who the users are.", own: &[] };
 
 fn main() -> ExitCode {
     let begun = DAEMON.begin().and_then(|given| Ok((given.config()?, given)));
