@@ -21,7 +21,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     routing(config, reading);
     if config.auth.pam.is_some() && !cfg!(feature = "pam") {
         let what =
-            "pam: this posta was built without PAM; build it with \"--features pam\", or leave it empty";
+            "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
         reading.fault_of("auth.pam", what.to_string());
     }
     let queue = &config.queue;

