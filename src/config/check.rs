@@ -10,7 +10,7 @@ use crate::unix::{privilege, users};
 
 use super::file::{Reading, unset};
 use super::nearest::quoted;
-use super::{Auth, Config, DomainFate, ListenAddress, ListenTls, RelayTls, Users};
+use super::{Auth, Config, DomainFate, DomainRule, ListenAddress, ListenTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -18,6 +18,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     listeners(config, reading);
     keys(config, reading);
     mailboxes(config, reading);
+    relays(config, reading);
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -127,6 +128,27 @@ fn remedy(setting: &str, why: &io::Error) -> String {
     }
 }
 
+/// The way to a relay is the relay's, whichever domain's mail goes there.
+fn relays(config: &Config, reading: &mut Reading<'_>) {
+    let hop = |rule: &DomainRule| match &rule.fate {
+        DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => Some(hop.clone()),
+        _ => None,
+    };
+    let way = |rule: &DomainRule| (rule.tls.unwrap_or(config.remote.tls), rule.login.clone());
+    for (n, rule) in config.domains.iter().enumerate() {
+        let Some(to) = hop(rule) else { continue };
+        let other = config.domains[..n].iter().find(|other| hop(other).as_ref() == Some(&to));
+        if let Some(other) = other.filter(|other| way(other) != way(rule)) {
+            let word = if rule.login == other.login { "tls" } else { "login" };
+            let what = format!(
+                "{word}: mail for {} goes to {to} too, in another way; say the same in both",
+                other.domain
+            );
+            reading.fault_of(&format!("domains.{}.{word}", rule.domain), what);
+        }
+    }
+}
+
 /// Owners must exist, and paths must be what they are used for.
 fn mailboxes(config: &Config, reading: &mut Reading<'_>) {
     for rule in &config.domains {
@@ -211,7 +233,6 @@ impl Config {
             }
         };
         for rule in &self.domains {
-            early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
             early(&format!("login of {}", rule.domain), rule.login.is_some());
         }
         early("[auth]", self.auth != unset(Auth::read));
