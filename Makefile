@@ -36,9 +36,10 @@ check: headers packages
 	then $(CARGO) nextest run --locked --no-fail-fast; \
 	else $(CARGO) test --locked --no-fail-fast; fi
 
-# What it is built with: OpenSSL for TLS.
+# What it is built with: OpenSSL for TLS, libcrypt for passwords.
 headers:
-	contrib/packages pkg-config=pkg-config gcc=gcc /usr/include/openssl/ssl.h=libssl-dev
+	contrib/packages pkg-config=pkg-config gcc=gcc /usr/include/openssl/ssl.h=libssl-dev \
+		/usr/include/crypt.h=libcrypt-dev
 
 # What the tests drive posta with.
 packages:

@@ -11,7 +11,7 @@
 //! | 5 judgement | `policy` | who may do what, and how often |
 //! | 4 services | `net` `dns` `spool` `route` `maildir` | sockets, names, the queue on disk, addresses, mailboxes |
 //! | 3 told | `config` `logbook` | what the administrator says, what we say |
-//! | 2 languages | `smtp` `courier` | protocols as pure state machines: no I/O and no clock of their own |
+//! | 2 languages | `smtp` `sasl` `courier` | protocols as pure state machines: no I/O and no clock of their own |
 //! | 1 ground | `mail` `unix` | the words of the field (pure), and the only `unsafe` |
 //!
 //! Foreign crates have one door each (`tests/doors.rs`): mio in `net/acceptor`, crossbeam in
@@ -27,6 +27,7 @@ pub mod unix;
 
 // floor 2: languages
 pub mod courier;
+pub mod sasl;
 pub mod smtp;
 
 // floor 3: told

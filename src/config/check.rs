@@ -8,9 +8,9 @@ use crate::mail::address::parse_domain;
 
 use crate::unix::{privilege, users};
 
-use super::file::{Reading, unset};
+use super::file::Reading;
 use super::nearest::quoted;
-use super::{Auth, Config, DomainFate, DomainRule, ListenAddress, ListenTls, Users};
+use super::{Config, DomainFate, DomainRule, ListenAddress, ListenTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -19,6 +19,11 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     keys(config, reading);
     mailboxes(config, reading);
     relays(config, reading);
+    if config.auth.pam.is_some() && !cfg!(feature = "pam") {
+        let what =
+            "pam: this posta was built without PAM; build it with \"--features pam\", or leave it empty";
+        reading.fault_of("auth.pam", what.to_string());
+    }
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -193,7 +198,6 @@ impl Config {
         }
         self.warn_of_accounts(&mut warnings);
         self.warn_of_users_files(&mut warnings);
-        self.warn_of_what_is_to_come(&mut warnings);
         warnings
     }
 
@@ -223,18 +227,5 @@ impl Config {
                 warnings.push(format!("there is no users file {path}: mail for {domain} has to wait"));
             }
         }
-    }
-
-    /// Settings that this version reads but does not act upon.
-    fn warn_of_what_is_to_come(&self, warnings: &mut Vec<String>) {
-        let mut early = |setting: &str, set: bool| {
-            if set {
-                warnings.push(format!("{setting} has no effect yet: this version knows no TLS and no login"));
-            }
-        };
-        for rule in &self.domains {
-            early(&format!("login of {}", rule.domain), rule.login.is_some());
-        }
-        early("[auth]", self.auth != unset(Auth::read));
     }
 }

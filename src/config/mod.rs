@@ -1,7 +1,7 @@
 //! Floor 3, told: what the administrator says in posta.toml.
 //!
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
-//! `kind` knows how each kind of value is written, `file` where it stands in the file,
+//! `kind` (and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands in the file,
 //! `domain` what an entry of `[domains]` means, `check` what can't be said together, and
 //! `nearest` what a misspelt word was meant to be. All faults of a file are found at once, each
 //! with its line and column.
@@ -17,6 +17,7 @@ mod check;
 mod domain;
 mod file;
 mod kind;
+mod login;
 pub mod nearest;
 mod table;
 
@@ -53,7 +54,7 @@ pub struct DomainRule {
     pub clients_only: bool,
     /// How the way to a relay is encrypted; `None`: as `remote.tls` says.
     pub tls: Option<RelayTls>,
-    /// The file with the name and password for a relay. Of no effect yet.
+    /// The file with the name and password for a relay.
     pub login: Option<PathBuf>,
 }
 
@@ -309,7 +310,6 @@ mod tests {
         let all = config.domains.last().unwrap();
         assert!(all.clients_only && all.tls == Some(RelayTls::Verify));
         assert_eq!(all.login.as_deref(), Some(Path::new("/etc/posta/smarthost")));
-        assert_eq!(config.warnings().iter().filter(|w| w.contains("no effect yet")).count(), 1);
     }
 
     #[test]

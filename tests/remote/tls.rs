@@ -84,7 +84,9 @@ fn attend(
                 return talk(&mut socket, offer, "", heard).map(drop);
             }
             Manner::Breaks => {
-                return socket.write_all(b"220 go\r\n").and_then(|()| socket.write_all(b"500 what?\r\n"));
+                socket.write_all(b"220 go\r\n")?;
+                socket.read_exact(&mut [0; 16])?;
+                return socket.write_all(b"500 what?\r\n");
             }
             Manner::SaysMore => return socket.write_all(b"220 go\r\n250 injected\r\n"),
             _ => socket.write_all(b"220 go\r\n")?,

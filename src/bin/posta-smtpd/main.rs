@@ -24,6 +24,8 @@ mod house;
 mod judge;
 mod keep;
 mod listen;
+#[allow(dead_code)] // until the session calls it
+mod login;
 mod receive;
 mod recipient;
 mod session;
