@@ -14,6 +14,7 @@ mod flight;
 mod message;
 mod office;
 mod reuse;
+mod security;
 mod serve;
 mod unreachable;
 
@@ -32,8 +33,10 @@ use posta::unix::{listeners, privilege, sandbox, sysexits};
 use posta::config::options::Daemon;
 use posta::config::{self, Config};
 use posta::logbook::sink;
+use posta::net::tls_client::Connector;
 
 use crate::office::{Office, Settings};
+use crate::security::Ways;
 use crate::serve::Desk;
 
 /// The rights of `run/remote`: posta-queue's user or group, and nobody else.
@@ -131,6 +134,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
     let remote = &config.remote;
     let names =
         posta::dns::open(remote.zone.as_deref(), remote.nameserver).map_err(|error| error.to_string())?;
+    let connector = Connector::new(remote.ca_file.as_deref()).map_err(|error| error.to_string())?;
     Ok(Settings {
         hostname: config.hostname.clone(),
         own_names: vec![config.hostname.clone()],
@@ -139,6 +143,8 @@ fn settings(config: &Config) -> Result<Settings, String> {
         max_messages_per_connection: remote.max_messages_per_connection,
         max_connections: remote.max_connections,
         names,
+        ways: Ways::new(&config.domains, remote.tls),
+        connector: Arc::new(connector),
     })
 }
 

@@ -4,9 +4,11 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use posta::dns::answer::Names;
+use posta::net::tls_client::Connector;
 
 use crate::flight::Flight;
 use crate::reuse::Idle;
+use crate::security::Ways;
 use crate::unreachable::Unreachable;
 
 /// What is set. A job sees the same settings from its begin to its end.
@@ -25,6 +27,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// Whom to ask for names.
     pub names: Arc<dyn Names>,
+    /// What the ways to targets must be like.
+    pub ways: Ways,
+    /// Whom we trust under TLS, and the sessions of before.
+    pub connector: Arc<Connector>,
 }
 
 /// What all threads share.

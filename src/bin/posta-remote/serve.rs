@@ -313,6 +313,8 @@ mod tests {
         Arc::new(Office::new(Settings {
             hostname: "own.example".into(),
             own_names: Vec::new(),
+            ways: Default::default(),
+            connector: Arc::new(posta::net::tls_client::Connector::new(None).unwrap()),
             port: 25,
             connect_timeout: Duration::from_secs(1),
             max_messages_per_connection: 1,
