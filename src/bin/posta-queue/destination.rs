@@ -84,13 +84,16 @@ impl Destination {
     }
 
     /// It could not be reached: the window is halved; the `tires_after`th time in a row it rests.
-    pub fn unreachable(&mut self, tires_after: u32, rests_until: u64, why: &str) {
+    /// Gives whether it does.
+    pub fn unreachable(&mut self, tires_after: u32, rests_until: u64, why: &str) -> bool {
         self.failures += 1;
         self.window = (self.window / 2).max(1);
-        if self.failures >= tires_after {
+        let rests = self.failures >= tires_after;
+        if rests {
             self.rests_until = rests_until;
             self.why = why.to_string();
         }
+        rests
     }
 
     /// Why it rests, if it does.

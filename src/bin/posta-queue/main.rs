@@ -18,6 +18,7 @@ mod dispatch;
 mod ingest;
 mod message;
 mod porter;
+mod resting;
 mod runner;
 mod schedule;
 mod settings;

@@ -28,5 +28,6 @@ pub fn rules(config: &Config) -> Rules {
 pub fn schedule(config: &Config) -> schedule::Settings {
     let rest = micros(config.queue.first_retry).min(60 * schedule::SECOND);
     let windows = [LOCAL_WINDOW, config.remote.max_connections_per_destination];
-    schedule::Settings { slots: config.queue.slots, windows, rest }
+    let patience = micros(config.queue.longest_retry.max(config.queue.first_retry));
+    schedule::Settings { slots: config.queue.slots, windows, rest, patience }
 }

@@ -63,7 +63,8 @@ impl Runner {
             }
             Order::RetryDomain(name) => {
                 let wanted = hash(name);
-                let count = self.schedule.hurry(now, |_, destination| destination == wanted);
+                let count =
+                    self.schedule.hurry(now, |_, destination| destination == wanted || destination == 0);
                 reply.done(format!("{count} deferred messages for {name} will be tried now"));
             }
             Order::RetryId(id) => {
