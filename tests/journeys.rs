@@ -296,6 +296,37 @@ fn the_administrator_sees_holds_and_removes() {
 }
 
 #[test]
+fn a_paused_domain_waits_also_over_a_restart_until_it_is_resumed() {
+    let mut house = House::start("");
+    let sink = sink(&house);
+    let said = house.output("postactl", &["pause", "elsewhere.example"]);
+    assert!(said.contains(":2526 is paused"), "{said}");
+    assert_eq!(
+        house.command("postactl", &["pause", "elsewhere.example"]).output().unwrap().status.code(),
+        Some(65)
+    );
+    let id = house.send("a@x.example", &["bob@elsewhere.example", "alice@example.org"], MESSAGE);
+    house.wait_for_mail("alice", 1);
+    house.wait_for_log(&[
+        &id,
+        "to=<bob@elsewhere.example>",
+        "status=deferred",
+        "paused by the administrator",
+    ]);
+    house.stop();
+    house.run();
+    let line = wait_for("a line about it", || {
+        let lines = house.output("postactl", &["when"]);
+        lines.lines().find(|l| l.contains("2526: 1 deferred") && l.ends_with("; paused")).map(str::to_string)
+    });
+    assert!(line.contains("; next: "), "{line}");
+    assert_eq!(sink.arrived().len(), 0);
+    house.output("postactl", &["resume", "elsewhere.example"]);
+    sink.wait_for(1);
+    house.wait_for_empty_queue();
+}
+
+#[test]
 fn what_a_user_may_not_do_is_told_by_the_exit_code() {
     if !nix::unistd::geteuid().is_root() {
         // Only root can ask as somebody else.

@@ -25,6 +25,7 @@ mod gather;
 mod journal;
 pub mod layout;
 mod line;
+mod paused;
 mod read;
 mod record;
 mod scan;

@@ -96,6 +96,11 @@ impl Destination {
         rests
     }
 
+    /// Until when it rests, or rested last, and why.
+    pub fn last_rest(&self) -> Option<(u64, &str)> {
+        (self.rests_until > 0).then_some((self.rests_until, self.why.as_str()))
+    }
+
     /// Why it rests, if it does.
     pub fn rests(&self, now: u64) -> Option<&str> {
         (now < self.rests_until).then_some(self.why.as_str())
@@ -140,6 +145,11 @@ impl Destinations {
         };
         self.indexes.insert(name.to_string(), index);
         index
+    }
+
+    /// Every destination.
+    pub fn iter(&self) -> impl Iterator<Item = &Destination> {
+        self.all.iter().flatten()
     }
 
     /// Every destination.

@@ -79,7 +79,7 @@ pub struct Schedule {
     fresh: VecDeque<Id>,
     fresh_ids: HashSet<Id>,
     /// Deferred: when due, which, and a hash of where to.
-    waiting: BTreeSet<(u64, Id, u32)>,
+    pub(crate) waiting: BTreeSet<(u64, Id, u32)>,
     held: HashSet<Id>,
     /// Until the first scan is through: what has had a slot. The scan may still tell of it as it was.
     met: Option<HashSet<Id>>,

@@ -99,6 +99,9 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Metrics => show::metrics(rest, config),
         Word::Hold | Word::Release | Word::Delete | Word::Bounce => change::change(word, rest, config),
         Word::Retry => change::retry(rest, config),
+        Word::Pause => change::of_domain(Order::Pause, rest, config),
+        Word::Resume => change::of_domain(Order::Resume, rest, config),
+        Word::When => show::when(rest, config),
         Word::Why => explain::why(rest, config),
         Word::SetPermissions => permissions::set(rest, config),
     }

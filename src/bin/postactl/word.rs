@@ -17,6 +17,9 @@ pub enum Word {
     Retry,
     Why,
     Metrics,
+    Pause,
+    Resume,
+    When,
     SetPermissions,
 }
 
@@ -33,7 +36,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 13] = [
+pub const WORDS: [Row; 16] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json]", "list the queue"),
@@ -44,6 +47,9 @@ pub const WORDS: [Row; 13] = [
     row(Word::Delete, "delete", "ID...", "remove messages without a word to anybody"),
     row(Word::Bounce, "bounce", "ID...", "give messages up and tell their senders"),
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
+    row(Word::Pause, "pause", "DOMAIN", "try nothing for a domain until it is resumed"),
+    row(Word::Resume, "resume", "DOMAIN", "end a pause, and try now what waits"),
+    row(Word::When, "when", "", "say what waits for what, and until when"),
     row(Word::Why, "why", "[--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Metrics, "metrics", "", "print counters"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),
