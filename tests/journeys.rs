@@ -114,6 +114,18 @@ fn what_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn one_domain_and_one_kind_of_error_can_have_their_own_times() {
+    let house = House::start("[[retry]]\ndomain = \"dead.example\"\nstatus = \"4.4\"\ngive_up = \"1s\"");
+    let _sink = sink(&house);
+    house.send("alice@example.org", &["bob@dead.example", "later@elsewhere.example"], MESSAGE);
+    let report = &house.wait_for_mail("alice", 1)[0];
+    assert!(report.contains("Action: failed") && report.contains("bob@dead.example"), "{report}");
+    assert!(!report.contains("elsewhere.example"), "{report}");
+    house.wait_for_empty_queue();
+    assert_eq!(house.mailbox("alice").len(), 1);
+}
+
+#[test]
 fn a_dead_destination_delays_nobody() {
     let house = House::start("");
     let sink = sink(&house);

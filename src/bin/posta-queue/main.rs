@@ -17,6 +17,7 @@ mod destination;
 mod dispatch;
 mod ingest;
 mod message;
+mod pace;
 mod porter;
 mod resting;
 mod runner;

@@ -164,7 +164,7 @@ impl Runner {
             }
             Order::Bounce(_) => {
                 let why = "given up by the administrator";
-                let rules = self.rules;
+                let rules = self.rules.clone();
                 let given_up = rules.give_up_all(message, Status::new(5, 0, 0), why, now);
                 wish.done(format!("{id} is given up"));
                 self.log_targets(id, &given_up, now);
