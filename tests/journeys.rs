@@ -114,6 +114,18 @@ fn what_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn one_domain_and_one_kind_of_error_can_have_their_own_times() {
+    let house = House::start("[[retry]]\ndomain = \"dead.example\"\nstatus = \"4.4\"\ngive_up = \"1s\"");
+    let _sink = sink(&house);
+    house.send("alice@example.org", &["bob@dead.example", "later@elsewhere.example"], MESSAGE);
+    let report = &house.wait_for_mail("alice", 1)[0];
+    assert!(report.contains("Action: failed") && report.contains("bob@dead.example"), "{report}");
+    assert!(!report.contains("elsewhere.example"), "{report}");
+    house.wait_for_empty_queue();
+    assert_eq!(house.mailbox("alice").len(), 1);
+}
+
+#[test]
 fn a_dead_destination_delays_nobody() {
     let house = House::start("");
     let sink = sink(&house);
@@ -293,6 +305,37 @@ fn the_administrator_sees_holds_and_removes() {
     wait_for("a deferred row", || listed().contains("\"deferred\"").then_some(()));
     house.output("postactl", &["retry", "elsewhere.example"]);
     sink.wait_for(2);
+}
+
+#[test]
+fn a_paused_domain_waits_also_over_a_restart_until_it_is_resumed() {
+    let mut house = House::start("");
+    let sink = sink(&house);
+    let said = house.output("postactl", &["pause", "elsewhere.example"]);
+    assert!(said.contains(":2526 is paused"), "{said}");
+    assert_eq!(
+        house.command("postactl", &["pause", "elsewhere.example"]).output().unwrap().status.code(),
+        Some(65)
+    );
+    let id = house.send("a@x.example", &["bob@elsewhere.example", "alice@example.org"], MESSAGE);
+    house.wait_for_mail("alice", 1);
+    house.wait_for_log(&[
+        &id,
+        "to=<bob@elsewhere.example>",
+        "status=deferred",
+        "paused by the administrator",
+    ]);
+    house.stop();
+    house.run();
+    let line = wait_for("a line about it", || {
+        let lines = house.output("postactl", &["when"]);
+        lines.lines().find(|l| l.contains("2526: 1 deferred") && l.ends_with("; paused")).map(str::to_string)
+    });
+    assert!(line.contains("; next: "), "{line}");
+    assert_eq!(sink.arrived().len(), 0);
+    house.output("postactl", &["resume", "elsewhere.example"]);
+    sink.wait_for(1);
+    house.wait_for_empty_queue();
 }
 
 #[test]

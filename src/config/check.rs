@@ -25,6 +25,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
             "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
         reading.fault_of("auth.pam", what.to_string());
     }
+    retries(config, reading);
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -204,6 +205,24 @@ fn routing(config: &Config, reading: &mut Reading<'_>) {
     routing.signed_senders.iter().for_each(|name| domain("routing.signed_senders", name));
     if !routing.srs_domain.is_empty() {
         domain("routing.srs_domain", &routing.srs_domain);
+    }
+}
+
+/// What a `[[retry]]` is for must be a domain and the beginning of a status.
+fn retries(config: &Config, reading: &mut Reading<'_>) {
+    for (n, retry) in config.retry.iter().enumerate() {
+        let domain = retry.domain.strip_prefix('.').unwrap_or(&retry.domain);
+        if retry.domain != "*" && parse_domain(domain).is_err() {
+            let what = format!("domain: {} is no domain", quoted(&retry.domain));
+            reading.fault_of(&format!("retry.{n}.domain"), what);
+        }
+        let parts: Vec<&str> = retry.status.split('.').collect();
+        let is_number = |part: &&str| part.len() <= 3 && part.parse::<u16>().is_ok();
+        let fits = parts.len() <= 3 && parts.iter().all(is_number) && parts[0] == "4";
+        if !retry.status.is_empty() && !fits {
+            let what = format!("status: {} is no beginning of a status as \"4.2.2\"", quoted(&retry.status));
+            reading.fault_of(&format!("retry.{n}.status"), what);
+        }
     }
 }
 

@@ -171,6 +171,19 @@ impl<'r, 'f> Entry<'r, 'f> {
         sections
     }
 
+    /// The same; none if the file has none.
+    pub(super) fn each_if_any<S>(
+        &mut self,
+        key: &'static str,
+        read: impl FnMut(&mut Entry<'_, 'f>) -> S,
+    ) -> Vec<S> {
+        if self.table.get(key).is_some() {
+            return self.each(key, read);
+        }
+        self.asked.push(key);
+        Vec::new()
+    }
+
     /// Every key of this table with its value, in the order of the file: for a table whose keys are
     /// names that the administrator gives.
     pub(super) fn all(&mut self) -> Vec<(&'r str, Range<usize>, &'r Spanned<DeValue<'r>>)> {
@@ -212,7 +225,7 @@ impl<'r, 'f> Entry<'r, 'f> {
         }
         let row = table::rows().find(|row| row.name.rsplit('.').next() == Some(word));
         match row.and_then(|row| row.name.split_once('.')) {
-            Some(("listen", _)) => "; it belongs under [[listen]]".to_string(),
+            Some((list @ ("listen" | "retry"), _)) => format!("; it belongs under [[{list}]]"),
             Some((section, _)) => format!("; it belongs under [{section}]"),
             None if row.is_some() => "; it belongs above all tables".to_string(),
             None => format!("; known here are {}", self.asked.join(", ")),

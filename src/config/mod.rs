@@ -26,7 +26,7 @@ mod table;
 
 pub use domain::domain_rule;
 pub use source::Source;
-pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Routing, Row, Smtpd, Tls};
+pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Retry, Routing, Row, Smtpd, Tls};
 
 /// Where posta-smtpd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -410,6 +410,8 @@ mod tests {
             ("hostname = 'no host'", 1, "no host name"),
             ("user = ''", 1, "a name is wanted"),
             ("smtpd = 3", 1, "a table [smtpd] is wanted here, not a number"),
+            ("[[retry]]\ndomain = 'a b'", 2, "is no domain"),
+            ("[[retry]]\nstatus = '5.1'", 2, "no beginning of a status"),
             ("listen = 3", 1, "[[listen]] is wanted here"),
             ("listen = [3]", 1, "a table of [[listen]]"),
         ];

@@ -23,7 +23,7 @@ use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
 #[derive(Clone, Copy)]
 pub struct Row {
     /// Its full name, as `smtpd.max_recipients`. In `listen.` it is said once for each `[[listen]]`,
-    /// in `domains.NAME.` for each domain.
+    /// in `retry.` for each `[[retry]]`, in `domains.NAME.` for each domain.
     pub name: &'static str,
     /// What it is if it is not set, in TOML.
     pub default: &'static str,
@@ -54,6 +54,7 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
         Limits::ROWS,
         Auth::ROWS,
         Queue::ROWS,
+        Retry::ROWS,
         Remote::ROWS,
     ];
     sections.into_iter().flatten()
@@ -136,6 +137,8 @@ section! {
         auth: Auth = entry.section("auth", Auth::read);
         /// `[queue]`
         queue: Queue = entry.section("queue", Queue::read);
+        /// `[[retry]]`: other times for some domains and errors; the first that fits is in force.
+        retry: Vec<Retry> = entry.each_if_any("retry", Retry::read);
         /// `[remote]`
         remote: Remote = entry.section("remote", Remote::read);
     }
@@ -310,6 +313,18 @@ section! {
         first_retry: Duration = Span, "5m", "The wait after the first attempt.";
         longest_retry: Duration = Span, "4h", "The longest wait between two attempts.";
         slots: usize = Number { least: 1, most: 1_000_000 }, 1000, "Messages worked on at once.";
+    }
+}
+
+section! {
+    /// Other times than those of the queue, for mail that waits for a domain, or for a kind of error.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Retry, "retry." {
+        domain: String = Text, "*", "Of the recipient: a domain, .domain for all below it, or \"*\".";
+        status: String = Text, "", "The status of the last attempt, or its beginning, as \"4.2.2\". Empty: any.";
+        give_up: Option<Duration> = Maybe(Span), "", "In place of queue.give_up.";
+        first_retry: Option<Duration> = Maybe(Span), "", "In place of queue.first_retry.";
+        longest_retry: Option<Duration> = Maybe(Span), "", "In place of queue.longest_retry.";
     }
 }
 

@@ -32,6 +32,12 @@ pub enum Order {
     Pass,
     /// Counters, as text.
     Metrics,
+    /// Leave mail for this domain's destination alone until it is resumed.
+    Pause(String),
+    /// The end of a pause.
+    Resume(String),
+    /// What waits for what, and until when: a line for each destination.
+    When,
 }
 
 /// An answer.
@@ -107,12 +113,15 @@ impl Order {
             Order::Bounce(id) => ("bounce", Some(id.to_string())),
             Order::Pass => ("pass", None),
             Order::Metrics => ("metrics", None),
+            Order::Pause(domain) => ("pause", Some(domain.clone())),
+            Order::Resume(domain) => ("resume", Some(domain.clone())),
+            Order::When => ("when", None),
         }
     }
 
     /// Whether any user of this host may give it; all others are for root and posta-queue's user.
     pub fn is_harmless(&self) -> bool {
-        matches!(self, Order::List | Order::Pass | Order::Metrics)
+        matches!(self, Order::List | Order::Pass | Order::Metrics | Order::When)
     }
 
     /// The packet.
@@ -130,12 +139,13 @@ impl Order {
         let word = r.text("order")?;
         let of = r.optional_text("of")?;
         let id = || of.and_then(Id::parse).ok_or(FieldError::Value("of"));
+        let domain = || of.map(str::to_string).ok_or(FieldError::Missing("of"));
         Ok(match word {
             "list" => Order::List,
             "show" => Order::Show(id()?),
             "cat" => Order::Cat(id()?),
             "retry-id" => Order::RetryId(id()?),
-            "retry-domain" => Order::RetryDomain(of.ok_or(FieldError::Missing("of"))?.to_string()),
+            "retry-domain" => Order::RetryDomain(domain()?),
             "retry-all" => Order::RetryAll,
             "delete" => Order::Delete(id()?),
             "hold" => Order::Hold(id()?),
@@ -143,6 +153,9 @@ impl Order {
             "bounce" => Order::Bounce(id()?),
             "pass" => Order::Pass,
             "metrics" => Order::Metrics,
+            "pause" => Order::Pause(domain()?),
+            "resume" => Order::Resume(domain()?),
+            "when" => Order::When,
             _ => return Err(FieldError::Value("order")),
         })
     }
@@ -238,6 +251,9 @@ mod tests {
             Order::Bounce(id()),
             Order::Pass,
             Order::Metrics,
+            Order::Pause("example.net".into()),
+            Order::Resume("example.net".into()),
+            Order::When,
         ];
         for order in orders {
             assert_eq!(Order::decode(&order.encode().unwrap()), Ok(order));

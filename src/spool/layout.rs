@@ -23,6 +23,7 @@
 //!   journal/       0700 postaq            XX/ID
 //!   hold/          0700 postaq            ID
 //!   corrupt/       0700 postaq            ID, ID.journal
+//!   paused         destinations that the administrator has paused, one a line
 //!   lock           held by the one posta-queue
 //!   trigger        0622, a fifo for hints: "ID\n" in new/, "+ID\n" in drop/
 //! ```

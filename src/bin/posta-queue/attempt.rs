@@ -70,7 +70,7 @@ impl Runner {
     /// Notes for parts that their destination rests.
     fn rest(&mut self, message: &mut Message, resting: Vec<(Part, String)>, now: u64) {
         for (part, why) in resting {
-            let news = News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"));
+            let news = suspended(&why);
             for n in part.targets {
                 message.hear(n, news.clone(), now);
                 self.log_target(message, n, now);
@@ -112,7 +112,23 @@ impl Runner {
             }
         }
         self.messages.insert(job.id, message);
+        let destination = &self.schedule.destinations[job.destination];
+        if let Some(why) = destination.rests(now).map(str::to_string) {
+            let name = destination.name.clone();
+            self.suspend(&name, &why, now);
+        }
         self.job_done(job.id, now);
+    }
+
+    /// What is queued for a destination that rests, or is paused, is not tried: it waits for its time.
+    pub(crate) fn suspend(&mut self, name: &str, why: &str, now: u64) {
+        for job in self.schedule.withdraw_from(name) {
+            let Some(message) = self.messages.get_mut(&job.id) else { continue };
+            let news = suspended(why);
+            job.targets.iter().for_each(|n| message.hear(*n, news.clone(), now));
+            self.log_targets(job.id, &job.targets, now);
+            self.job_done(job.id, now);
+        }
     }
 
     /// One job less of a message: when it was the last one the message is settled, else its results
@@ -264,6 +280,11 @@ impl Runner {
         self.counters.recipients[1] += 1;
         log_delivery(message, &recipient.address, "", &News::ours(why.status, &why.text), now);
     }
+}
+
+/// Of a target whose destination is left alone for a while.
+fn suspended(why: &str) -> News {
+    News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"))
 }
 
 /// What a new message is called, by its sender and by us.

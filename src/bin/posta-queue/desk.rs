@@ -114,12 +114,27 @@ impl Desk {
                 log::info!("order: retry {domain} (uid={})", peer.uid);
                 self.pass_on(packets, Order::RetryDomain(self.destination(&domain)))
             }
+            Order::Pause(domain) => self.pause(packets, &domain, true, peer.uid),
+            Order::Resume(domain) => self.pause(packets, &domain, false, peer.uid),
             other => {
                 if !other.is_harmless() {
                     log::info!("order: {other:?} (uid={})", peer.uid);
                 }
                 self.pass_on(packets, other)
             }
+        }
+    }
+
+    /// Notes a pause, or its end, so that it outlives the runner; then tells the runner.
+    fn pause(&self, packets: &Packets, domain: &str, paused: bool, uid: u32) -> io::Result<()> {
+        let name = self.destination(domain);
+        log::info!("order: {} {name} (uid={uid})", if paused { "pause" } else { "resume" });
+        match self.spool.set_paused(&name, paused) {
+            Ok(_) => {
+                let order = if paused { Order::Pause(name) } else { Order::Resume(name) };
+                self.pass_on(packets, order)
+            }
+            Err(error) => say(packets, &Answer::Failed(failure(&error), error.to_string())),
         }
     }
 

@@ -84,13 +84,21 @@ impl Destination {
     }
 
     /// It could not be reached: the window is halved; the `tires_after`th time in a row it rests.
-    pub fn unreachable(&mut self, tires_after: u32, rests_until: u64, why: &str) {
+    /// Gives whether it does.
+    pub fn unreachable(&mut self, tires_after: u32, rests_until: u64, why: &str) -> bool {
         self.failures += 1;
         self.window = (self.window / 2).max(1);
-        if self.failures >= tires_after {
+        let rests = self.failures >= tires_after;
+        if rests {
             self.rests_until = rests_until;
             self.why = why.to_string();
         }
+        rests
+    }
+
+    /// Until when it rests, or rested last, and why.
+    pub fn last_rest(&self) -> Option<(u64, &str)> {
+        (self.rests_until > 0).then_some((self.rests_until, self.why.as_str()))
     }
 
     /// Why it rests, if it does.
@@ -137,6 +145,11 @@ impl Destinations {
         };
         self.indexes.insert(name.to_string(), index);
         index
+    }
+
+    /// Every destination.
+    pub fn iter(&self) -> impl Iterator<Item = &Destination> {
+        self.all.iter().flatten()
     }
 
     /// Every destination.

@@ -18,7 +18,9 @@ mod dispatch;
 mod forward;
 mod ingest;
 mod message;
+mod pace;
 mod porter;
+mod resting;
 mod runner;
 mod schedule;
 mod settings;
@@ -27,6 +29,7 @@ mod stage;
 mod turns;
 mod verdict;
 mod watch;
+mod when;
 mod wishes;
 
 use std::path::{Path, PathBuf};
@@ -171,7 +174,11 @@ fn run(
     let bouncer = Bouncer { spool: spool.clone(), committer: committer.clone(), hostname: hostname.clone() };
     let clerks = Clerks::start(&spool, &Arc::new(bouncer), &events).map_err(os)?;
     let ingest = Ingest::start(&spool, &router, &events).map_err(os)?;
-    let schedule = Schedule::new(settings::schedule(&config));
+    let mut schedule = Schedule::new(settings::schedule(&config));
+    for name in spool.paused().map_err(|e| Failure(sysexits::IOERR, e.to_string()))? {
+        log::info!("{name} is paused; \"postactl resume\" ends that");
+        schedule.resting.pause(&name);
+    }
     let runner = Runner::new(schedule, settings::rules(&config), ingest, clerks);
 
     for (hand, name) in [(Hand::Local, "local"), (Hand::Remote, "remote")] {

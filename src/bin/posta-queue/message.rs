@@ -231,10 +231,12 @@ impl Message {
         parts
     }
 
-    /// The hash of the destination that it waits for: the first that is not final.
+    /// The hash of the destination that it waits for; 0 if it waits for several, or can't say.
     pub fn waits_for(&self) -> u32 {
-        let first = self.targets.iter().find(|t| !t.is_final());
-        first.map_or(0, |t| hash(&of_target(&t.leaf.target).1))
+        let mut open = self.targets.iter().filter(|t| !t.is_final()).map(|t| of_target(&t.leaf.target).1);
+        let Some(first) = open.next() else { return 0 };
+        let is_only = self.unresolved.is_empty() && open.all(|other| other == first);
+        if is_only { hash(&first) } else { 0 }
     }
 
     /// Whether every recipient has come to its end.
@@ -397,6 +399,14 @@ pub mod tests {
 
     fn sample_parts(message: &Message) -> Vec<Vec<u32>> {
         message.parts().into_iter().map(|part| part.targets).collect()
+    }
+
+    #[test]
+    fn one_that_waits_for_several_destinations_is_put_off_for_none() {
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", ""), ("c@two", "")]);
+        assert_eq!(message.waits_for(), 0);
+        message.hear(0, News::ours(Status::new(2, 0, 0), "ok"), 5);
+        assert_eq!(message.waits_for(), hash("two"));
     }
 
     #[test]

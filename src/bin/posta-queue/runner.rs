@@ -21,9 +21,9 @@ use crate::destination::Hand;
 use crate::dispatch::Line;
 use crate::ingest::Ingest;
 use crate::message::{Message, News};
+use crate::pace::Rules;
 use crate::schedule::{SECOND, Schedule};
 use crate::turns::{Ending, Job};
-use crate::verdict::Rules;
 use crate::wishes::{Pass, Wish};
 
 /// Results of a message that is not done yet are on the disk this much later.

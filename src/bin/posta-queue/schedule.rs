@@ -19,7 +19,11 @@ use posta::mail::id::Id;
 use posta::spool::Place;
 
 use crate::destination::{Destination, Destinations, Hand};
+use crate::resting::{PAUSED, Resting};
 use crate::turns::{ALONE_AT_MOST, Crew};
+
+/// So many messages are put off before anything else is done.
+const PUT_OFF_AT_ONCE: usize = 10_000;
 
 /// A second.
 pub const SECOND: u64 = 1_000_000;
@@ -33,6 +37,8 @@ pub struct Settings {
     pub windows: [usize; 2],
     /// How long a destination that can't be reached rests.
     pub rest: u64,
+    /// The longest that a deferred message is put off for since its destination rests or is paused.
+    pub patience: u64,
 }
 
 /// A message of the working set.
@@ -73,7 +79,7 @@ pub struct Schedule {
     fresh: VecDeque<Id>,
     fresh_ids: HashSet<Id>,
     /// Deferred: when due, which, and a hash of where to.
-    waiting: BTreeSet<(u64, Id, u32)>,
+    pub(crate) waiting: BTreeSet<(u64, Id, u32)>,
     held: HashSet<Id>,
     /// Until the first scan is through: what has had a slot. The scan may still tell of it as it was.
     met: Option<HashSet<Id>>,
@@ -88,6 +94,7 @@ pub struct Schedule {
     /// Destinations whose bench may have room now.
     roomy: VecDeque<usize>,
     pub(crate) destinations: Destinations,
+    pub(crate) resting: Resting,
     pub(crate) crews: [Crew; 2],
     pub(crate) last_job: u64,
 }
@@ -97,6 +104,7 @@ impl Schedule {
     pub fn new(settings: Settings) -> Schedule {
         Schedule {
             destinations: Destinations::default(),
+            resting: Resting::new(settings.patience),
             settings,
             fresh: VecDeque::new(),
             fresh_ids: HashSet::new(),
@@ -165,6 +173,7 @@ impl Schedule {
         if let Some(met) = &mut self.met {
             met.insert(id);
         }
+        self.resting.forget(id);
         self.deferred += usize::from(place != Place::New);
         self.slots.insert(id, Slot { place, charged: None, queued: 0 });
     }
@@ -215,18 +224,24 @@ impl Schedule {
         if !self.has_room_for_deferred() {
             return None;
         }
-        loop {
+        for _ in 0..PUT_OFF_AT_ONCE {
             let (due, id, destination) = *self.waiting.first()?;
             if due > now {
                 return None;
             }
             self.waiting.remove(&(due, id, destination));
-            if !self.slots.contains_key(&id) {
-                return Some((id, Place::Cur));
-            }
-            // A hint that came late has it looked for in new/, where it will not be found.
-            self.waiting.insert((now + SECOND, id, destination));
+            let again = if self.slots.contains_key(&id) {
+                // A hint that came late has it looked for in new/, where it will not be found.
+                Some(now + SECOND)
+            } else {
+                self.resting.put_off(id, destination, due, now)
+            };
+            match again {
+                None => return Some((id, Place::Cur)),
+                Some(again) => self.waiting.insert((again, id, destination)),
+            };
         }
+        None
     }
 
     /// Whether another slot may be charged to this destination.
@@ -255,7 +270,12 @@ impl Schedule {
         }
         let mut resting = Vec::new();
         for (part, index) in parts.into_iter().zip(indexes) {
-            match self.destinations[index].rests(now) {
+            let why = if self.resting.is_paused(&part.destination) {
+                Some(PAUSED)
+            } else {
+                self.destinations[index].rests(now)
+            };
+            match why {
                 Some(why) => resting.push((part, why.to_string())),
                 None => self.enqueue(id, part, index, alone),
             }
@@ -332,7 +352,7 @@ impl Schedule {
     }
 
     /// Makes messages due now: those that `which` says of (id, hash of the destination). Gives how
-    /// many. Destinations that rest are woken.
+    /// many. Destinations that rest are woken; paused ones are not.
     pub fn hurry(&mut self, now: u64, which: impl Fn(Id, u32) -> bool) -> usize {
         let chosen: Vec<_> = self.waiting.iter().filter(|w| w.0 > now && which(w.1, w.2)).copied().collect();
         for entry in &chosen {
@@ -340,6 +360,7 @@ impl Schedule {
             self.waiting.insert((now, entry.1, entry.2));
         }
         self.destinations.iter_mut().for_each(Destination::wake);
+        self.resting.wake_all();
         chosen.len()
     }
 
@@ -446,7 +467,8 @@ mod tests {
     }
 
     fn schedule(slots: usize, credits: usize) -> Schedule {
-        let mut s = Schedule::new(Settings { slots, windows: [250, 20], rest: 60 * SECOND });
+        let mut s =
+            Schedule::new(Settings { slots, windows: [250, 20], rest: 60 * SECOND, patience: 3600 * SECOND });
         s.hand_up(Hand::Local, credits);
         s.hand_up(Hand::Remote, credits);
         s
@@ -559,6 +581,45 @@ mod tests {
         s.next_open(NOW);
         let later = s.admit(id(901), part(Hand::Remote, "x"), false, NOW + 61 * SECOND);
         assert_eq!(later, Admission::Admitted(vec![]));
+    }
+
+    #[test]
+    fn deferred_mail_for_a_dead_destination_is_not_opened() {
+        let mut s = schedule(400, 1000);
+        let dead = crate::destination::hash("dead");
+        (0..100).for_each(|n| s.found_waiting(id(n), NOW, dead));
+        assert_eq!(open_all(&mut s, NOW, |_| (Hand::Remote, "dead".into())), 100);
+        let first = jobs(&mut s, NOW);
+        for job in &first {
+            s.job_ended(job.number, Hand::Remote, Ending::Unreachable, "connection refused", NOW);
+        }
+        // What waits for its turn waits no longer: none of it is tried before the rest is over.
+        let withdrawn = s.withdraw_from("dead");
+        assert_eq!(withdrawn.len(), 90);
+        (0..100).for_each(|n| s.defer(id(n), NOW + SECOND, dead));
+        s.found_waiting(id(500), NOW, 7);
+        assert_eq!(s.next_open(NOW + SECOND), Some((id(500), Place::Cur)));
+        assert_eq!((s.next_open(NOW + SECOND), s.wake_at()), (None, Some(NOW + 60 * SECOND)));
+        // The probe.
+        assert!(s.next_open(NOW + 60 * SECOND).is_some());
+        assert_eq!(s.next_open(NOW + 60 * SECOND), None);
+    }
+
+    #[test]
+    fn a_paused_destination_is_left_alone_until_it_is_resumed() {
+        let mut s = schedule(40, 10);
+        s.resting.pause("slow");
+        s.found_waiting(id(1), NOW, crate::destination::hash("slow"));
+        assert_eq!(s.next_open(NOW), None);
+        s.add_fresh(id(2));
+        s.next_open(NOW);
+        let admitted = s.admit(id(2), part(Hand::Remote, "slow"), false, NOW);
+        assert!(matches!(&admitted, Admission::Admitted(r) if r[0].1 == PAUSED), "{admitted:?}");
+        s.hurry(NOW, |_, _| true);
+        assert_eq!(s.next_open(NOW), None);
+        s.resting.resume("slow");
+        s.hurry(NOW + SECOND, |_, _| true);
+        assert_eq!(s.next_open(NOW + SECOND), Some((id(1), Place::Cur)));
     }
 
     #[test]

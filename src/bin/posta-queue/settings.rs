@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use posta::config::Config;
 
+use crate::pace::{Pace, Rules, Special};
 use crate::schedule;
-use crate::verdict::Rules;
 
 /// Jobs under way for one local destination.
 const LOCAL_WINDOW: usize = 250;
@@ -14,13 +14,27 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// `[queue]`: when to retry, warn and give up.
+/// `[queue]` and `[[retry]]`: when to retry, warn and give up.
 pub fn rules(config: &Config) -> Rules {
+    let queue = &config.queue;
+    let pace = |give_up, first_retry, longest_retry| Pace {
+        give_up: micros(give_up),
+        first_retry: micros(first_retry),
+        longest_retry: micros(longest_retry),
+    };
+    let special = config.retry.iter().map(|retry| Special {
+        domain: retry.domain.to_lowercase(),
+        status: retry.status.clone(),
+        pace: pace(
+            retry.give_up.unwrap_or(queue.give_up),
+            retry.first_retry.unwrap_or(queue.first_retry),
+            retry.longest_retry.unwrap_or(queue.longest_retry),
+        ),
+    });
     Rules {
-        give_up: micros(config.queue.give_up),
-        warn_after: micros(config.queue.warn_after),
-        first_retry: micros(config.queue.first_retry),
-        longest_retry: micros(config.queue.longest_retry),
+        usual: pace(queue.give_up, queue.first_retry, queue.longest_retry),
+        special: special.collect(),
+        warn_after: micros(queue.warn_after),
     }
 }
 
@@ -28,5 +42,10 @@ pub fn rules(config: &Config) -> Rules {
 pub fn schedule(config: &Config) -> schedule::Settings {
     let rest = micros(config.queue.first_retry).min(60 * schedule::SECOND);
     let windows = [LOCAL_WINDOW, config.remote.max_connections_per_destination];
-    schedule::Settings { slots: config.queue.slots, windows, rest }
+    // Put off no longer than the most impatient rule allows.
+    let rules = rules(config);
+    let paces = rules.special.iter().map(|special| special.pace).chain([rules.usual]);
+    let patience = paces.map(|pace| pace.longest_retry.max(pace.first_retry).min(pace.give_up)).min();
+    let patience = patience.unwrap_or(rules.usual.give_up);
+    schedule::Settings { slots: config.queue.slots, windows, rest, patience }
 }

@@ -148,8 +148,15 @@ impl Schedule {
         let rest = self.settings.rest;
         let destination = &mut self.destinations[job.destination];
         match ending {
-            Ending::Reached => destination.reached(most),
-            Ending::Unreachable => destination.unreachable(TIRES_AFTER, now + rest, why),
+            Ending::Reached => {
+                destination.reached(most);
+                self.resting.end(&destination.name);
+            }
+            Ending::Unreachable => {
+                if destination.unreachable(TIRES_AFTER, now + rest, why) {
+                    self.resting.begin(&destination.name, now + rest);
+                }
+            }
             Ending::Lost => {}
         }
         self.line_up(job.destination);
@@ -178,6 +185,21 @@ impl Schedule {
         let mut held: Vec<u64> = crew.under_way.keys().copied().collect();
         held.sort_unstable();
         held
+    }
+
+    /// Takes back what is queued for a destination: it is not to be tried now. What is to be tried alone
+    /// keeps its turn.
+    pub fn withdraw_from(&mut self, name: &str) -> Vec<Job> {
+        let Some(destination) = self.destinations.iter_mut().find(|d| d.name == name) else {
+            return Vec::new();
+        };
+        let withdrawn = std::mem::take(&mut destination.queue);
+        for job in &withdrawn {
+            if let Some(slot) = self.slots.get_mut(&job.id) {
+                slot.queued -= 1;
+            }
+        }
+        withdrawn.into()
     }
 
     /// Takes the queued jobs of a message back: the administrator wants it, or it has gone.

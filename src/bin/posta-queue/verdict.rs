@@ -15,48 +15,48 @@ use posta::spool::Record;
 use crate::bounce::Notice;
 use crate::clerk::End;
 use crate::message::{Message, News, Target};
+use crate::pace::{Pace, Rules};
+
+/// What took too long (RFC 3463 3.5).
+const TOO_OLD: Status = Status::new(5, 4, 7);
+const TOO_LONG: &str = "given up after too long a time";
 
 /// So many hands may die while they hold a message before it is put on hold.
 const STRIKES: u32 = 3;
 
-/// The administrator's wishes (`[queue]`), in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// After this the sender gets a bounce.
-    pub give_up: u64,
-    /// After this the sender is told that it takes longer; 0: never.
-    pub warn_after: u64,
-    /// The first retry comes after this.
-    pub first_retry: u64,
-    /// Retries are never further apart.
-    pub longest_retry: u64,
-}
-
 impl Rules {
-    /// How long to wait after the `attempts`th attempt: twice as long each time, a tenth more or less
-    /// by chance (`random` between 0 and 1), so that what failed together does not come back together.
-    pub fn pause(&self, attempts: u32, random: f64) -> u64 {
-        let doubled = self.first_retry.saturating_mul(1 << attempts.saturating_sub(1).min(40));
-        let pause = doubled.min(self.longest_retry.max(self.first_retry));
-        (pause as f64 * (0.9 + 0.2 * random)) as u64
-    }
-
     /// Gives up what is too old; gives the numbers of those targets.
     pub fn expire(&self, message: &mut Message, now: u64) -> Vec<u32> {
-        if now < message.entry.envelope.arrived.saturating_add(self.give_up) {
-            return Vec::new();
+        let age = now.saturating_sub(message.entry.envelope.arrived);
+        if age >= self.usual.give_up {
+            self.give_up_unresolved(message, TOO_OLD, TOO_LONG, now);
         }
-        self.give_up_all(message, Status::new(5, 4, 7), "given up after too long a time", now)
+        self.give_up(message, TOO_OLD, TOO_LONG, now, |target| age >= self.of(target).give_up)
     }
 
     /// Every target that is not final fails for good, with this reason before the last one.
     pub fn give_up_all(&self, message: &mut Message, status: Status, why: &str, now: u64) -> Vec<u32> {
+        self.give_up_unresolved(message, status, why, now);
+        self.give_up(message, status, why, now, |_| true)
+    }
+
+    fn give_up_unresolved(&self, message: &mut Message, status: Status, why: &str, now: u64) {
         for (n, no_route) in std::mem::take(&mut message.unresolved) {
             let text = format!("{why}; last: {no_route}");
             crate::ingest::settle(message, n, News::ours(status, text), now);
         }
-        let open: Vec<u32> =
-            (0..message.targets.len() as u32).filter(|n| !message.targets[*n as usize].is_final()).collect();
+    }
+
+    fn give_up(
+        &self,
+        message: &mut Message,
+        status: Status,
+        why: &str,
+        now: u64,
+        which: impl Fn(&Target) -> bool,
+    ) -> Vec<u32> {
+        let open = (0..).zip(&message.targets).filter(|(_, t)| !t.is_final() && which(t)).map(|(n, _)| n);
+        let open: Vec<u32> = open.collect();
         for n in &open {
             let last = message.targets[*n as usize].news.clone();
             let mut news = last.unwrap_or_else(|| News::ours(status, "never tried"));
@@ -102,7 +102,8 @@ impl Rules {
             (0..).zip(&message.targets).filter(|(_, t)| is_late(t)).map(|(n, _)| n).collect();
         let astray = message.unresolved.iter().filter(|(n, _)| wants(*n));
         let astray: Vec<_> = astray.filter_map(|(n, why)| message.reported_astray(*n, why)).collect();
-        let until = Some(envelope.arrived.saturating_add(self.give_up));
+        let give_up = message.targets.iter().filter(|t| is_late(t)).map(|t| self.of(t).give_up).min();
+        let until = Some(envelope.arrived.saturating_add(give_up.unwrap_or(self.usual.give_up)));
         message.warned = true;
         message.unsaved.push(Record::Warned { at: now });
         let mut told: Vec<Notice> = notices_of(message, late, until).collect();
@@ -134,9 +135,15 @@ impl Rules {
         if struck || message.has_untried() {
             return End::Wait(now, message.waits_for());
         }
-        let expires = message.entry.envelope.arrived.saturating_add(self.give_up);
-        let due = now.saturating_add(self.pause(message.attempts, fastrand::f64()));
-        End::Wait(due.min(expires.max(now)), message.waits_for())
+        let (arrived, random) = (message.entry.envelope.arrived, fastrand::f64());
+        let due = |pace: Pace| {
+            let expires = arrived.saturating_add(pace.give_up);
+            now.saturating_add(pace.pause(message.attempts, random)).min(expires.max(now))
+        };
+        let open = message.targets.iter().filter(|t| !t.is_final()).map(|t| due(self.of(t)));
+        let unresolved = message.unresolved.iter().map(|_| due(self.usual));
+        let first = open.chain(unresolved).min().unwrap_or(now);
+        End::Wait(first, message.waits_for())
     }
 }
 
@@ -215,17 +222,15 @@ mod tests {
     use posta::route::NoRoute;
 
     use crate::message::tests::sample;
+    use crate::pace::Special;
+    use crate::pace::tests::{self, MINUTE};
 
     use super::*;
 
-    const MINUTE: u64 = 60 * crate::schedule::SECOND;
+    fn rules() -> Rules {
+        tests::rules(Vec::new())
+    }
 
-    const RULES: Rules = Rules {
-        give_up: 100 * MINUTE,
-        warn_after: 50 * MINUTE,
-        first_retry: 5 * MINUTE,
-        longest_retry: 240 * MINUTE,
-    };
     const ARRIVED: u64 = 1_795_550_000_000_000;
 
     fn no() -> News {
@@ -242,12 +247,12 @@ mod tests {
         message.hear(0, ok("mx[192.0.2.1]:25"), ARRIVED);
         message.hear(1, no(), ARRIVED);
         message.hear(2, no(), ARRIVED);
-        let told = RULES.notices(&mut message, ARRIVED);
+        let told = rules().notices(&mut message, ARRIVED);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].targets.as_slice(), told[0].recipients[0].action), (&[1][..], Action::Failed));
         // The clerk has committed it.
         message.targets[1].reported = true;
-        assert!(RULES.notices(&mut message, ARRIVED).is_empty());
+        assert!(rules().notices(&mut message, ARRIVED).is_empty());
     }
 
     #[test]
@@ -255,10 +260,10 @@ mod tests {
         let mut message = sample("", &[("a@one", "SUCCESS"), ("b@two", "")]);
         message.hear(0, ok("local"), ARRIVED);
         message.hear(1, no(), ARRIVED);
-        assert!(RULES.notices(&mut message, ARRIVED).is_empty());
+        assert!(rules().notices(&mut message, ARRIVED).is_empty());
         let mut late = sample("", &[("a@one", "")]);
         late.hear(0, News::ours(Status::new(4, 4, 1), "refused"), ARRIVED);
-        assert!(RULES.notices(&mut late, ARRIVED + 60 * MINUTE).is_empty());
+        assert!(rules().notices(&mut late, ARRIVED + 60 * MINUTE).is_empty());
     }
 
     #[test]
@@ -268,12 +273,12 @@ mod tests {
         message.hear(0, ok("local"), ARRIVED);
         message.hear(1, ok("mx[192.0.2.1]:25"), ARRIVED);
         message.hear(2, News { passed_on: true, ..ok("mx[192.0.2.1]:25") }, ARRIVED);
-        let told = RULES.notices(&mut message, ARRIVED);
+        let told = rules().notices(&mut message, ARRIVED);
         let actions: Vec<Action> = told[0].recipients.iter().map(|r| r.action).collect();
         assert_eq!((told.len(), actions), (1, vec![Action::Delivered, Action::Relayed]));
         message.targets[1].leaf.target = Where::Lmtp(Hop::Unix("/run/lmtp".into()));
         message.targets[1].reported = false;
-        assert_eq!(RULES.notices(&mut message, ARRIVED)[0].recipients[1].action, Action::Delivered);
+        assert_eq!(rules().notices(&mut message, ARRIVED)[0].recipients[1].action, Action::Delivered);
     }
 
     #[test]
@@ -282,10 +287,10 @@ mod tests {
         let refused = || News::ours(Status::new(4, 4, 1), "refused");
         message.hear(0, refused(), ARRIVED);
         message.hear(1, refused(), ARRIVED);
-        assert!(RULES.notices(&mut message, ARRIVED + 49 * MINUTE).is_empty());
-        let told = RULES.notices(&mut message, ARRIVED + 51 * MINUTE);
+        assert!(rules().notices(&mut message, ARRIVED + 49 * MINUTE).is_empty());
+        let told = rules().notices(&mut message, ARRIVED + 51 * MINUTE);
         assert_eq!((told[0].targets.as_slice(), told[0].until), (&[0][..], Some(ARRIVED + 100 * MINUTE)));
-        assert!(RULES.notices(&mut message, ARRIVED + 52 * MINUTE).is_empty());
+        assert!(rules().notices(&mut message, ARRIVED + 52 * MINUTE).is_empty());
     }
 
     #[test]
@@ -294,7 +299,7 @@ mod tests {
         message.targets.clear();
         let no_route = NoRoute { status: Status::new(4, 3, 0), text: "a table is dead".into() };
         message.unresolved = vec![(0, no_route.clone()), (1, no_route)];
-        let told = RULES.notices(&mut message, ARRIVED + 51 * MINUTE);
+        let told = rules().notices(&mut message, ARRIVED + 51 * MINUTE);
         let recipients: Vec<_> =
             told[0].recipients.iter().map(|r| (r.address.to_string(), r.action)).collect();
         assert_eq!((told.len(), recipients), (1, vec![("a@one".to_string(), Action::Delayed)]));
@@ -304,12 +309,12 @@ mod tests {
     fn what_is_too_old_fails_with_its_last_reason() {
         let mut message = sample("s@x", &[("a@one", "")]);
         message.hear(0, News::ours(Status::new(4, 4, 1), "refused"), ARRIVED);
-        assert!(RULES.expire(&mut message, ARRIVED + 99 * MINUTE).is_empty());
+        assert!(rules().expire(&mut message, ARRIVED + 99 * MINUTE).is_empty());
         assert_eq!(
-            RULES.next_attempt(&mut message, ARRIVED + 99 * MINUTE),
+            rules().next_attempt(&mut message, ARRIVED + 99 * MINUTE),
             End::Wait(ARRIVED + 100 * MINUTE, message.waits_for())
         );
-        assert_eq!(RULES.expire(&mut message, ARRIVED + 100 * MINUTE), [0]);
+        assert_eq!(rules().expire(&mut message, ARRIVED + 100 * MINUTE), [0]);
         let news = message.targets[0].news.clone().unwrap();
         assert_eq!(news.status, Status::new(5, 4, 7));
         assert!(news.text.ends_with("refused"));
@@ -322,7 +327,7 @@ mod tests {
         for strike in 1..=3 {
             message.strikes = strike;
             message.unsaved = vec![Record::Strike { at: ARRIVED }];
-            let end = RULES.next_attempt(&mut message, ARRIVED + MINUTE);
+            let end = rules().next_attempt(&mut message, ARRIVED + MINUTE);
             let wanted =
                 if strike < 3 { End::Wait(ARRIVED + MINUTE, message.waits_for()) } else { End::Hold };
             assert_eq!(end, wanted);
@@ -330,11 +335,17 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
-        let rules = Rules { give_up: 0, warn_after: 0, first_retry: 5 * MINUTE, longest_retry: 240 * MINUTE };
-        let minutes: Vec<u64> = (1..=8).map(|n| rules.pause(n, 0.5) / MINUTE).collect();
-        assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 240, 240]);
-        assert!(rules.pause(1, 0.0) < 5 * MINUTE && rules.pause(1, 1.0) > 5 * MINUTE);
-        assert_eq!(rules.pause(u32::MAX, 0.5) / MINUTE, 240);
+    fn each_target_is_given_up_at_its_own_time_and_the_first_is_waited_for() {
+        let pace = Pace { give_up: 20 * MINUTE, first_retry: MINUTE, longest_retry: MINUTE };
+        let special = Special { domain: "one".into(), status: "4.2.2".into(), pace };
+        let rules = tests::rules(vec![special]);
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", "")]);
+        (0..2).for_each(|n| message.hear(n, News::ours(Status::new(4, 2, 2), "full"), ARRIVED));
+        let End::Wait(due, _) = rules.next_attempt(&mut message, ARRIVED) else { panic!() };
+        assert!(due < ARRIVED + 2 * MINUTE, "{}", due - ARRIVED);
+        assert_eq!(rules.expire(&mut message, ARRIVED + 20 * MINUTE), [0]);
+        let End::Wait(due, _) = rules.next_attempt(&mut message, ARRIVED + 20 * MINUTE) else { panic!() };
+        assert!(due > ARRIVED + 24 * MINUTE, "{}", due - ARRIVED);
+        assert_eq!(rules.expire(&mut message, ARRIVED + 100 * MINUTE), [1]);
     }
 }

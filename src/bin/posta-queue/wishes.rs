@@ -13,6 +13,7 @@ use posta::spool::{Place, Record};
 use crate::clerk::End;
 use crate::desk::{Listing, make_row};
 use crate::destination::hash;
+use crate::resting::PAUSED;
 use crate::runner::{Runner, now};
 use crate::schedule::{Listed, State};
 
@@ -63,7 +64,8 @@ impl Runner {
             }
             Order::RetryDomain(name) => {
                 let wanted = hash(name);
-                let count = self.schedule.hurry(now, |_, destination| destination == wanted);
+                let count =
+                    self.schedule.hurry(now, |_, destination| destination == wanted || destination == 0);
                 reply.done(format!("{count} deferred messages for {name} will be tried now"));
             }
             Order::RetryId(id) => {
@@ -78,6 +80,15 @@ impl Runner {
                 reply.answer(Answer::Text(self.metrics()));
                 reply.answer(Answer::End);
             }
+            Order::Pause(name) => self.pause(name, &reply, now),
+            Order::Resume(name) => self.resume(name, &reply, now),
+            Order::When => {
+                self.schedule
+                    .when()
+                    .into_iter()
+                    .for_each(|line| reply.answer(Answer::Text(line.in_words(now))));
+                reply.answer(Answer::End);
+            }
             Order::Delete(id) | Order::Hold(id) | Order::Release(id) | Order::Bounce(id) => {
                 let id = *id;
                 self.wish(id, reply);
@@ -87,6 +98,23 @@ impl Runner {
                 reply.fail(Failure::Wrong, "not an order for the runner".into());
             }
         }
+    }
+
+    fn pause(&mut self, name: &str, reply: &Wish, now: u64) {
+        if !self.schedule.resting.pause(name) {
+            return reply.fail(Failure::Wrong, format!("{name} is paused already"));
+        }
+        self.suspend(name, PAUSED, now);
+        reply.done(format!("{name} is paused; what is under way comes to its end"));
+    }
+
+    fn resume(&mut self, name: &str, reply: &Wish, now: u64) {
+        if !self.schedule.resting.resume(name) {
+            return reply.fail(Failure::Wrong, format!("{name} is not paused"));
+        }
+        let wanted = hash(name);
+        let count = self.schedule.hurry(now, |_, destination| destination == wanted);
+        reply.done(format!("{name} is resumed; {count} deferred messages will be tried now"));
     }
 
     fn why_not_retried(&self, id: Id) -> &'static str {
@@ -136,7 +164,7 @@ impl Runner {
             }
             Order::Bounce(_) => {
                 let why = "given up by the administrator";
-                let rules = self.rules;
+                let rules = self.rules.clone();
                 let given_up = rules.give_up_all(message, Status::new(5, 0, 0), why, now);
                 wish.done(format!("{id} is given up"));
                 self.log_targets(id, &given_up, now);

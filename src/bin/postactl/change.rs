@@ -9,7 +9,7 @@ use posta::courier::order::Order;
 
 use posta::config::Config;
 
-use crate::show::parse_id;
+use crate::show::{parse_id, print_answers};
 use crate::word::Word;
 use crate::{Refusal, give};
 
@@ -53,6 +53,14 @@ pub fn retry(words: &[String], config: &Config) -> Result<u8, Refusal> {
     };
     give(&order, config)?;
     Ok(sysexits::OK)
+}
+
+/// Pauses or resumes a domain's destination.
+pub fn of_domain(order: fn(String) -> Order, words: &[String], config: &Config) -> Result<u8, Refusal> {
+    let [word] = words else { return Err(Refusal::usage("which domain?")) };
+    let domain = parse_domain(word).map_err(|why| Refusal::usage(format!("\"{word}\": {why}")))?;
+    // The answer names the destination, which is not always the domain.
+    print_answers(&order(domain), config)
 }
 
 /// A queue id has no dot and no lower case; a domain nearly always has one of both.

@@ -32,6 +32,14 @@ pub fn metrics(words: &[String], config: &Config) -> Result<u8, Refusal> {
     print_answers(&Order::Metrics, config)
 }
 
+/// What waits for what, a line for each destination.
+pub fn when(words: &[String], config: &Config) -> Result<u8, Refusal> {
+    if !words.is_empty() {
+        return Err(Refusal::usage("when takes nothing"));
+    }
+    print_answers(&Order::When, config)
+}
+
 /// The message itself, byte for byte.
 pub fn cat(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let order = Order::Cat(one_id("cat", words)?);
@@ -60,7 +68,8 @@ pub fn parse_id(text: &str) -> Result<Id, Refusal> {
         .ok_or_else(|| Refusal::usage(format!("\"{text}\" is no queue id; \"postactl queue\" lists them")))
 }
 
-fn print_answers(order: &Order, config: &Config) -> Result<u8, Refusal> {
+/// Gives an order, and prints what is answered.
+pub fn print_answers(order: &Order, config: &Config) -> Result<u8, Refusal> {
     let mut each = |answer, _| match answer {
         Answer::Row(row) => print!("{}", sheet(&row)),
         Answer::Text(text) => {

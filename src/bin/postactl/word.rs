@@ -19,6 +19,9 @@ pub enum Word {
     Metrics,
     Cdb,
     Passwd,
+    Pause,
+    Resume,
+    When,
     SetPermissions,
 }
 
@@ -35,7 +38,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 15] = [
+pub const WORDS: [Row; 18] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json]", "list the queue"),
@@ -46,6 +49,9 @@ pub const WORDS: [Row; 15] = [
     row(Word::Delete, "delete", "ID...", "remove messages without a word to anybody"),
     row(Word::Bounce, "bounce", "ID...", "give messages up and tell their senders"),
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
+    row(Word::Pause, "pause", "DOMAIN", "try nothing for a domain until it is resumed"),
+    row(Word::Resume, "resume", "DOMAIN", "end a pause, and try now what waits"),
+    row(Word::When, "when", "", "say what waits for what, and until when"),
     row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Metrics, "metrics", "", "print counters"),
     row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
