@@ -497,7 +497,8 @@ mod tests {
     #[test]
     fn a_dead_table_makes_mail_wait_and_nobody_unknown() {
         let lost = || vec![Source::Cdb("/no/such/table.cdb".into())];
-        let cases: [(fn(&mut Settings, Vec<Source>), &str); 4] = [
+        type Set = fn(&mut Settings, Vec<Source>);
+        let cases: [(Set, &str); 4] = [
             (|settings, lost| settings.virtual_aliases = lost, "x@any.example"),
             (|settings, lost| settings.recipient_canonical = lost, "x@any.example"),
             (|settings, lost| settings.domain_tables = lost, "x@unknown.example"),

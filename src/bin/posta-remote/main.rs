@@ -17,6 +17,7 @@ mod reuse;
 mod serve;
 mod unreachable;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ use posta::unix::signals::Signals;
 use posta::unix::users::{self, Account};
 use posta::unix::{listeners, privilege, sandbox, sysexits};
 
-use posta::config::{self, Config};
+use posta::config::{self, Config, ListenAddress};
 use posta::logbook::sink;
 
 use crate::office::{Office, Settings};
@@ -165,12 +166,17 @@ fn settings(config: &Config) -> Result<Settings, String> {
     Ok(Settings {
         hostname: config.hostname.clone(),
         own_names: vec![config.hostname.clone()],
+        listening: config.listen.iter().filter_map(|listen| tcp(&listen.address)).collect(),
         port: remote.port,
         connect_timeout: remote.connect_timeout,
         max_messages_per_connection: remote.max_messages_per_connection,
         max_connections: remote.max_connections,
         names,
     })
+}
+
+fn tcp(address: &ListenAddress) -> Option<SocketAddr> {
+    if let ListenAddress::Tcp(at) = address { Some(*at) } else { None }
 }
 
 /// Reads the configuration again. A bad one is reported, and the old one stays.

@@ -309,6 +309,7 @@ mod tests {
         Arc::new(Office::new(Settings {
             hostname: "own.example".into(),
             own_names: Vec::new(),
+            listening: Vec::new(),
             port: 25,
             connect_timeout: Duration::from_secs(1),
             max_messages_per_connection: 1,
