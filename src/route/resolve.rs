@@ -332,7 +332,9 @@ impl<'r> Walk<'r> {
         self.step(|| Step::of(format!("{address}: {why}")));
         let is_news = why.is_temporary() && self.failures.last().is_none_or(|last| !last.why.is_temporary());
         if self.failures.len() < MAX_FAILURES || is_news {
-            self.failures.push(Failure { address: address.to_string(), why });
+            // Of a bounce nobody is told.
+            let owner = self.owners.last().filter(|_| self.sender.is_some()).map(|(_, owner)| owner.clone());
+            self.failures.push(Failure { address: address.to_string(), why, owner });
         } else {
             self.more_failures += 1;
         }
