@@ -299,6 +299,25 @@ fn newaliases_says_whether_the_aliases_can_be_read() {
 }
 
 #[test]
+fn newaliases_builds_the_database_where_the_aliases_are_one() {
+    let place = Place::new();
+    let text = fs::read_to_string(place.path("posta.toml")).unwrap();
+    let text = text.replace("aliases = \"/", "aliases = \"cdb:/").replace("/aliases\"", "/aliases.cdb\"");
+    fs::write(place.path("posta.toml"), text).unwrap();
+    let newaliases = place.path("newaliases");
+    symlink(env!("CARGO_BIN_EXE_sendmail"), &newaliases).unwrap();
+    let build = || run(&mut place.command(newaliases.to_str().unwrap()), "");
+    fs::write(place.path("aliases"), "staff: root\n").unwrap();
+    assert_eq!(code(&build()), 0);
+    let text = said(&place.postactl(&["why", "staff"]));
+    assert!(text.contains("aliases.cdb: alias staff leads to root"), "{text}");
+    fs::write(place.path("aliases"), "staff: root\nno colon\n").unwrap();
+    let output = build();
+    assert_eq!(code(&output), 65, "{output:?}");
+    assert!(said(&output).contains("aliases:2: no colon"), "{output:?}");
+}
+
+#[test]
 fn why_says_where_an_address_leads() {
     let place = Place::new();
     place.configure("[domains]\n\"y.example\" = { relay = \"127.0.0.1:26\" }\n");

@@ -233,6 +233,10 @@ fn what_was_acknowledged_is_delivered_after_the_next_start() {
 #[test]
 fn a_bad_configuration_is_reported_and_the_old_one_stays() {
     let house = House::start("");
+    // All programs have read the good one: the last to be started is the one that greets, but not the
+    // last to be ready.
+    let is_ready = || house.command("postactl", &["queue"]).output().unwrap().status.success().then_some(());
+    wait_for("posta-queue", is_ready);
     let good = fs::read_to_string(house.config()).unwrap();
     fs::write(house.config(), format!("{good}\n[remote]\nmax_conections = 3\n")).unwrap();
     house.signal_keeper("-HUP");

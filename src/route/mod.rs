@@ -125,6 +125,8 @@ pub struct Failure {
     pub address: String,
     /// Why.
     pub why: NoRoute,
+    /// The owner of the list that it is a member of, who is to be told.
+    pub owner: Option<Mailbox>,
 }
 
 /// What is wrong with a table of aliases, each fault as `FILE:LINE: what`; for `newaliases`. A missing
@@ -208,7 +210,7 @@ impl Router {
         into: &mut dyn FnMut(Leaf),
     ) -> Result<Vec<Failure>, NoRoute> {
         let ended = Walk::new(self, Reach::All, into).of(sender, is_forwarded).from(address).1?;
-        for Failure { address: member, why } in &ended.failures {
+        for Failure { address: member, why, .. } in &ended.failures {
             log::warn!("{address}: a member of its alias, {member}, leads nowhere: {why}");
         }
         if ended.more > 0 {

@@ -332,7 +332,9 @@ impl<'r> Walk<'r> {
         self.step(|| Step::of(format!("{address}: {why}")));
         let is_news = why.is_temporary() && self.failures.last().is_none_or(|last| !last.why.is_temporary());
         if self.failures.len() < MAX_FAILURES || is_news {
-            self.failures.push(Failure { address: address.to_string(), why });
+            // Of a bounce nobody is told.
+            let owner = self.owners.last().filter(|_| self.sender.is_some()).map(|(_, owner)| owner.clone());
+            self.failures.push(Failure { address: address.to_string(), why, owner });
         } else {
             self.more_failures += 1;
         }
@@ -497,8 +499,8 @@ mod tests {
     #[test]
     fn a_dead_table_makes_mail_wait_and_nobody_unknown() {
         let lost = || vec![Source::Cdb("/no/such/table.cdb".into())];
-        type Loss = fn(&mut Settings, Vec<Source>);
-        let cases: [(Loss, &str); 4] = [
+        type Set = fn(&mut Settings, Vec<Source>);
+        let cases: [(Set, &str); 4] = [
             (|settings, lost| settings.virtual_aliases = lost, "x@any.example"),
             (|settings, lost| settings.recipient_canonical = lost, "x@any.example"),
             (|settings, lost| settings.domain_tables = lost, "x@unknown.example"),

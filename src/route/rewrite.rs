@@ -76,6 +76,9 @@ impl Rewriting {
         let first = if role == Role::Sender { &self.senders } else { &self.recipients };
         let mut steps: Vec<Rewritten> = Vec::new();
         for tables in [first, &self.both] {
+            if tables.is_empty() {
+                continue;
+            }
             let now = steps.last().map_or(address, |step| &step.address).clone();
             let found = search::find(tables, &now, &bare(&now), own(&now)).map_err(Unclear::Table)?;
             let Some(hit) = found else { continue };

@@ -4,7 +4,9 @@
 #[allow(dead_code)]
 #[path = "../certificates/mod.rs"]
 mod certificates;
+mod dns;
 mod house;
+mod nameserver;
 mod sink;
 mod tls;
 
@@ -442,37 +444,12 @@ fn a_named_hop_is_asked_without_mx() {
     drop(sink);
 }
 
-/// A name server on loopback that knows one thing: the address of `d.example`.
-fn nameserver() -> std::net::SocketAddr {
-    const TYPE_A: [u8; 2] = [0, 1];
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    // Ends with the test's process.
-    std::thread::spawn(move || {
-        let mut packet = [0; 1500];
-        while let Ok((length, from)) = socket.recv_from(&mut packet) {
-            // RFC 1035 4.1: a header of 12 octets, then the name, type and class asked for.
-            let name_end = 12 + packet[12..length].iter().position(|b| *b == 0).unwrap() + 1;
-            let ours = packet[12..name_end].eq_ignore_ascii_case(b"\x01d\x07example\0");
-            let with_address = ours && packet[name_end..name_end + 2] == TYPE_A;
-            let mut answer = packet[..name_end + 4].to_vec();
-            answer[2] |= 0x80; // an answer
-            answer[3] = if ours { 0x80 } else { 0x83 }; // recursion is available; no such name
-            answer[6..12].copy_from_slice(&[0, u8::from(with_address), 0, 0, 0, 0]);
-            if with_address {
-                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 2]);
-            }
-            let _ = socket.send_to(&answer, from);
-        }
-    });
-    address
-}
-
 #[test]
 fn the_name_server_that_is_set_is_asked() {
     let (port, mut listening) = listeners(&[2]);
     let sink = Sink::tcp(listening.remove(0), polite);
-    let house = House::with(port, &format!("nameserver = \"{}\"", nameserver()));
+    let house =
+        House::with(port, &format!("nameserver = \"{}\"", nameserver::start("d.example A 127.0.0.2")));
     assert_eq!(house.deliver_one("d.example"), "2.0.0 250 2.0.0 ok");
     assert!(house.deliver_one("other.example").starts_with("5.1.2 "));
     assert_eq!(sink.messages().len(), 1);

@@ -9,13 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, RwLock};
 
+use posta::mail::address::Mailbox;
 use posta::mail::envelope::Origin;
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 
 use posta::courier::request::{Leaf, Target as Where};
 
-use posta::route::Router;
+use posta::route::{Failure, Router};
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::message::{Message, News, Target};
@@ -150,11 +151,12 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
             }
         };
         match router.expand_into(address, &entry.envelope.sender, is_forwarded, &mut add) {
-            Ok(_) => {
+            Ok(failures) => {
                 if message.targets.len() == before {
                     let same = "delivered with another recipient of this message";
                     settle(message, n, News::ours(Status::new(2, 1, 5), same), now);
                 }
+                failures.into_iter().for_each(|failure| tell_owner(message, n, failure, now));
             }
             Err(why) => {
                 message.targets.drain(before..).for_each(|target| seen.remove(&target.leaf));
@@ -166,6 +168,16 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
             }
         }
     }
+}
+
+/// A member of a list that leads nowhere has failed for good, and the list's owner is told. Where there
+/// is no owner the log has it: strangers need not learn who is on a list.
+fn tell_owner(message: &mut Message, recipient: u32, failure: Failure, now: u64) {
+    let Failure { address, why, owner: Some(owner) } = failure else { return };
+    let Ok(address) = Mailbox::parse(&address, true) else { return };
+    let target = Where::Mx(address.domain().to_string());
+    message.add(Target::new(recipient, Leaf { address, target, place: None, sender: Some(owner) }));
+    message.hear(message.targets.len() as u32 - 1, News::ours(why.status, why.text), now);
 }
 
 /// Destinations that a message goes to already. It keeps a mark of each, not the destination: a list

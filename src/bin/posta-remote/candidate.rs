@@ -1,7 +1,7 @@
 //! Where a job can be taken to: the hosts of its target in their order, and the addresses of each.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use posta::mail::status::Status;
@@ -60,6 +60,17 @@ impl fmt::Display for Candidate {
             Place::Tcp(at) => write!(f, "{}[{}]:{}", self.name, at.ip(), at.port()),
             Place::Unix(path) => write!(f, "{}[{}]", self.name, path.display()),
         }
+    }
+}
+
+impl Candidate {
+    /// Whether this host's own server listens at the place: at that address, or at all of this host's,
+    /// which are those that the kernel lets us bind to.
+    pub fn is_ours(&self, listening: &[SocketAddr]) -> bool {
+        let Place::Tcp(at) = &self.place else { return false };
+        let is_local = || UdpSocket::bind((at.ip(), 0)).is_ok();
+        let meets = |own: &SocketAddr| own.ip() == at.ip() || own.ip().is_unspecified();
+        listening.iter().filter(|own| own.port() == at.port()).any(meets) && is_local()
     }
 }
 

@@ -19,7 +19,7 @@ use posta::mail::envelope::{BodyKind, Recipient};
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
-use posta::courier::request::{Rcpt, Request};
+use posta::courier::request::{Rcpt, Request, Target};
 use posta::smtp::client::session::{Language, Mail};
 use posta::smtp::client::verdict::{Finding, Verdict};
 
@@ -140,6 +140,10 @@ impl<'a> Job<'a> {
                 if self.office.flight.is_stopping() {
                     self.cut_short = true;
                     return self.note(going_down(), "");
+                }
+                // RFC 5321 5.1: ourselves, and all that are no better than we are, would send it back.
+                if matches!(target, Target::Mx(_)) && candidate.is_ours(&settings.listening) {
+                    return self.note(loops_back(target), "");
                 }
                 tries += 1;
                 if let Some(mut connection) = self.connect(&candidate, language) {
@@ -364,6 +368,12 @@ impl<'a> Job<'a> {
             unreachable: waits && !self.reached && !self.cut_short,
         }
     }
+}
+
+/// Why nobody else is asked where a domain's next best server is this host.
+fn loops_back(target: &Target) -> Finding {
+    let domain = if let Target::Mx(domain) = target { domain.as_str() } else { "it" };
+    Finding::ours(Status::new(5, 4, 6), format!("mail for {domain} loops back to this host"))
 }
 
 /// Why nothing new is begun.

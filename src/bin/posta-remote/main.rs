@@ -18,6 +18,7 @@ mod security;
 mod serve;
 mod unreachable;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ use posta::unix::users::{self, Account};
 use posta::unix::{listeners, privilege, sandbox, sysexits};
 
 use posta::config::options::Daemon;
-use posta::config::{self, Config};
+use posta::config::{self, Config, ListenAddress};
 use posta::logbook::sink;
 use posta::net::tls_client::Connector;
 
@@ -138,6 +139,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
     Ok(Settings {
         hostname: config.hostname.clone(),
         own_names: vec![config.hostname.clone()],
+        listening: config.listen.iter().filter_map(|listen| tcp(&listen.address)).collect(),
         port: remote.port,
         connect_timeout: remote.connect_timeout,
         max_messages_per_connection: remote.max_messages_per_connection,
@@ -146,6 +148,10 @@ fn settings(config: &Config) -> Result<Settings, String> {
         ways: Ways::new(&config.domains, remote.tls),
         connector: Arc::new(connector),
     })
+}
+
+fn tcp(address: &ListenAddress) -> Option<SocketAddr> {
+    if let ListenAddress::Tcp(at) = address { Some(*at) } else { None }
 }
 
 /// Reads the configuration again. A bad one is reported, and the old one stays.

@@ -1,5 +1,6 @@
 //! What all threads share: what is set, what is remembered, what is under way.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Settings {
     pub hostname: String,
     /// The names of this host: mail exchangers that are we.
     pub own_names: Vec<String>,
+    /// Where this host's own server listens.
+    pub listening: Vec<SocketAddr>,
     /// The port of mail exchangers.
     pub port: u16,
     /// For making one connection.

@@ -315,6 +315,7 @@ mod tests {
             own_names: Vec::new(),
             ways: Default::default(),
             connector: Arc::new(posta::net::tls_client::Connector::new(None).unwrap()),
+            listening: Vec::new(),
             port: 25,
             connect_timeout: Duration::from_secs(1),
             max_messages_per_connection: 1,
