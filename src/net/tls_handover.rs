@@ -10,9 +10,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +39,19 @@ pub struct Giver {
     socket: Packets,
 }
 
+/// Material, ready to be handed over.
+#[derive(Debug)]
+pub struct Parcel {
+    file: File,
+}
+
+impl Parcel {
+    /// Puts material into a memory file that nobody can change.
+    pub fn new(material: &Material) -> io::Result<Parcel> {
+        Ok(Parcel { file: sealed(&pack(material))? })
+    }
+}
+
 /// The program's end.
 #[derive(Debug)]
 pub struct Taker {
@@ -53,13 +67,10 @@ pub fn pair() -> io::Result<(Giver, Packets)> {
 impl Giver {
     /// Hands material over; `None`: there is none. Never waits: a child that has not taken what it was
     /// given before is `WouldBlock`, and may be given it later.
-    pub fn give(&self, material: Option<&Material>) -> io::Result<()> {
-        match material {
+    pub fn give(&self, parcel: Option<&Parcel>) -> io::Result<()> {
+        match parcel {
             None => self.socket.try_send(NOTHING, None),
-            Some(material) => {
-                let file = sealed(&pack(material))?;
-                self.socket.try_send(MATERIAL, Some(file.as_fd()))
-            }
+            Some(parcel) => self.socket.try_send(MATERIAL, Some(parcel.file.as_fd())),
         }
     }
 }
@@ -80,7 +91,7 @@ impl Taker {
             let (length, file) = self.socket.receive(&mut word)?;
             newest = match (&word[..length], file) {
                 (NOTHING, _) => Some(None),
-                (MATERIAL, Some(file)) => Some(Some(unpack(&read(file.into())?).ok_or_else(garbled)?)),
+                (MATERIAL, Some(file)) => Some(Some(unpack(&read(&file.into())?).ok_or_else(garbled)?)),
                 (b"", _) if newest.is_some() => break,
                 (b"", _) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 _ => return Err(garbled()),
@@ -95,11 +106,11 @@ fn garbled() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "what the keeper handed over is garbled")
 }
 
-/// The file's offset is wherever its writer left it.
-fn read(mut file: File) -> io::Result<Vec<u8>> {
-    io::Seek::rewind(&mut file)?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+/// The keeper and others who got the file have one offset with us, so it is left alone.
+fn read(file: &File) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let mut bytes = vec![0; usize::try_from(length.min(LONGEST)).map_err(|_| garbled())?];
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 
@@ -191,8 +202,8 @@ mod tests {
         let (giver, socket) = pair().unwrap();
         let taker = Taker { socket };
         assert_eq!(taker.take(Duration::ZERO).unwrap(), None);
-        giver.give(Some(&material(b"old"))).unwrap();
-        giver.give(Some(&material(b"new"))).unwrap();
+        giver.give(Some(&Parcel::new(&material(b"old")).unwrap())).unwrap();
+        giver.give(Some(&Parcel::new(&material(b"new")).unwrap())).unwrap();
         assert_eq!(taker.take(Duration::from_secs(5)).unwrap(), Some(Some(material(b"new"))));
         giver.give(None).unwrap();
         drop(giver);

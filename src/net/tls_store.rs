@@ -74,8 +74,7 @@ impl Store {
             drop(source);
             self.look(Duration::ZERO);
         } else {
-            source.stamp = None;
-            self.renew(&mut source);
+            report(self.read(&mut source));
         }
     }
 
@@ -204,7 +203,8 @@ mod tests {
         let (giver, socket) = tls_handover::pair().unwrap();
         let give = |name: &str| {
             put(folder.path(), name);
-            giver.give(Some(&files(folder.path()).read().unwrap())).unwrap();
+            let material = files(folder.path()).read().unwrap();
+            giver.give(Some(&tls_handover::Parcel::new(&material).unwrap())).unwrap();
         };
         give("old.example");
         let nowhere = Some(files(Path::new("/nowhere")));

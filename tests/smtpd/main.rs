@@ -1,7 +1,15 @@
 //! posta-smtpd alone: journeys from a client to the spool.
 
+#[path = "../certificates/mod.rs"]
+#[allow(dead_code)] // the rooms of TLS need the rest
+mod certificates;
 mod daemon;
 mod life;
+mod login;
+mod offers;
+mod others;
+mod secure;
+mod stand_in;
 
 use std::io::{Read, Write};
 use std::net::IpAddr;

@@ -14,9 +14,10 @@ use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::unix::signals::Told;
 
-use crate::house::House;
-use crate::session::{Bench, Cause, Session};
-use crate::tally::{brief, text_of};
+use crate::guest::text_of;
+use crate::house::{House, Terms};
+use crate::session::{Bench, Cause, Left, Session};
+use crate::tally::brief;
 
 /// Sessions that have begun a message have so long to finish it when the house closes.
 const CLOSING_TIME: Duration = Duration::from_secs(30);
@@ -67,9 +68,13 @@ impl Work for Desk {
             Job::Arrived(arrival) => (self.begin(*arrival), Cause::Opened),
             Job::Awake(session, cause) => (session, cause),
         };
-        if session.attend(cause, &self.house, bench, Some(crowd)) {
-            let deadline = session.deadline();
-            self.porch.park(session, deadline);
+        match session.attend(cause, &self.house, bench, Some(crowd)) {
+            Left::Over => {}
+            Left::Waiting => {
+                let deadline = session.deadline();
+                self.porch.park(session, deadline);
+            }
+            Left::Resting(until) => self.porch.rest(session, until),
         }
     }
 }
@@ -87,10 +92,10 @@ impl Guest for Box<Session> {
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
-        let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
-        let client =
-            Client { address: arrival.address.map(|address| address.ip()), submission, ..Client::default() };
-        Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
+        let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+        let address = arrival.address.map(|address| address.ip());
+        let client = Client { address, submission: entrance.submission, ..Client::default() };
+        Box::new(Session::new(arrival.stream, client, entrance, terms, Some(arrival.seat)))
     }
 }
 
@@ -158,7 +163,7 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
     };
     stream.set_deadline(Some(Instant::now() + Duration::from_millis(10)));
     let mut word = Vec::new();
-    refusal(house, Full::House).write_to(&mut word);
+    refusal(&house.terms(), Full::House).write_to(&mut word);
     // Who can't be told so quickly is told by the closing.
     let _ = stream.write_all(&word);
 }
@@ -166,7 +171,7 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
 /// This client has to go before it was greeted.
 fn turn_away(client: TurnedAway, house: &House) {
     let reply = match client.why {
-        Turned::Full(full) => refusal(house, full),
+        Turned::Full(full) => refusal(&house.terms(), full),
         // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
         Turned::TalkedFirst => rule::TALKED_FIRST.reply("wait for the greeting before you send anything"),
     };
@@ -187,8 +192,8 @@ fn turn_away(client: TurnedAway, house: &House) {
 }
 
 /// What a client without a seat is told.
-fn refusal(house: &House, full: Full) -> Reply {
-    let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
+pub fn refusal(terms: &Terms, full: Full) -> Reply {
+    let text = format!("{} {full}; try again later", terms.smtp.hostname);
     match full {
         Full::House => rule::HOUSE_FULL.reply(text),
         Full::Client => rule::CLIENT_FULL.reply(text),

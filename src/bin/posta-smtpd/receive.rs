@@ -5,9 +5,10 @@
 //! stay in step (RFC 5321 4.2.5, RFC 3030 2).
 
 use std::io::Read;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use posta::logbook::entry::Client;
+use posta::mail::address::ReversePath;
+use posta::mail::complete::{Completion, Facts};
 use posta::mail::envelope::BodyKind;
 use posta::mail::id::Id;
 use posta::smtp::chunk::ChunkReader;
@@ -18,7 +19,7 @@ use posta::spool::{Committed, Draft, SpoolError};
 
 use crate::house::House;
 use crate::session::{Loss, Session};
-use crate::trace::envelope;
+use crate::trace::{date, envelope};
 
 /// At least so much room there is for a read.
 const BLOCK: usize = 32 * 1024;
@@ -29,8 +30,36 @@ pub struct Intake {
     id: Id,
     /// Why it can't be stored, if that is known.
     stored: Result<Draft, DataFault>,
-    /// Its data has to be whole by then.
-    latest: Instant,
+    /// Puts in what a submitted message lacks (RFC 6409 8).
+    completion: Option<Completion>,
+    pace: Pace,
+}
+
+/// How fast data has to come.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    begun: Instant,
+    /// Octets that have come.
+    received: u64,
+}
+
+impl Pace {
+    fn begin() -> Pace {
+        Pace { begun: Instant::now(), received: 0 }
+    }
+
+    /// When the next octets have to be there: within the time of a piece; within that of the whole; and
+    /// so that no client makes a little last for ever.
+    fn deadline(&self, session: &Session) -> Instant {
+        let terms = &session.terms;
+        let piece = session.patience(terms.data_timeout);
+        let whole = self.begun + terms.message_timeout;
+        let steady = match terms.min_data_rate {
+            0 => whole,
+            rate => self.begun + piece + Duration::from_secs(self.received / rate),
+        };
+        (Instant::now() + piece).min(whole).min(steady)
+    }
 }
 
 /// A message that comes in chunks.
@@ -64,7 +93,7 @@ pub fn receive(
                 return Ok(Event::Data(intake.finish(session, house)));
             }
         }
-        read_more(session, intake.latest)?;
+        read_more(session, &mut intake.pace)?;
     }
 }
 
@@ -88,12 +117,13 @@ pub fn receive_chunk(
         },
     };
     let Chunks { intake, reader } = &mut *chunks;
-    let latest = intake.latest;
+    let mut pace = intake.pace;
     let each = |octets: &[u8]| {
         reader.feed(octets, &mut |octets| intake.push(octets));
         intake.note(reader.fault());
     };
-    read_exactly(session, out, size, latest, each)?;
+    read_exactly(session, out, size, &mut pace, each)?;
+    intake.pace = pace;
     if last {
         reader.finish(&mut |octets| intake.push(octets));
         intake.note(reader.fault());
@@ -106,8 +136,7 @@ pub fn receive_chunk(
 
 /// Reads a chunk that nobody wants.
 pub fn swallow(session: &mut Session, out: &mut Vec<u8>, size: u64) -> Result<(), Loss> {
-    let latest = Instant::now() + session.terms.message_timeout;
-    read_exactly(session, out, size, latest, |_| ())
+    read_exactly(session, out, size, &mut Pace::begin(), |_| ())
 }
 
 /// Gives the next `size` octets to `each`. What was to be said before is said first, if they are not
@@ -116,7 +145,7 @@ fn read_exactly(
     session: &mut Session,
     out: &mut Vec<u8>,
     size: u64,
-    latest: Instant,
+    pace: &mut Pace,
     mut each: impl FnMut(&[u8]),
 ) -> Result<(), Loss> {
     let mut left = size;
@@ -130,17 +159,18 @@ fn read_exactly(
             return Ok(());
         }
         session.flush(out)?;
-        read_more(session, latest)?;
+        read_more(session, pace)?;
     }
 }
 
-/// Reads once, before `latest` and before the end of what a piece may take.
-fn read_more(session: &mut Session, latest: Instant) -> Result<(), Loss> {
-    session.stream.set_deadline(Some(latest.min(Instant::now() + session.terms.data_timeout)));
+/// Reads once, at the pace that there has to be.
+fn read_more(session: &mut Session, pace: &mut Pace) -> Result<(), Loss> {
+    session.stream.set_deadline(Some(pace.deadline(session)));
     let count = session.stream.read(session.lines.space(BLOCK))?;
     if count == 0 {
         return Err(Loss::Gone);
     }
+    pace.received += count as u64;
     session.lines.filled(count);
     Ok(())
 }
@@ -160,15 +190,34 @@ impl Intake {
         let draft = Draft::begin(&house.spool).map_err(|error| fault(None, &error))?;
         let id = draft.id();
         session.receiving = Some(id);
-        log::info!("{}", Client { id, peer: session.peer(), login: None });
-        Ok(Intake { id, stored: Ok(draft), latest: Instant::now() + session.terms.message_timeout })
+        session.log_client(id);
+        let completion = session.entrance.submission.then(|| Completion::new(facts(session, id)));
+        Ok(Intake { id, stored: Ok(draft), completion, pace: Pace::begin() })
     }
 
     /// Takes octets of the message in.
     fn push(&mut self, octets: &[u8]) {
-        let failed = self.stored.as_mut().ok().and_then(|draft| draft.push(octets).err());
-        if let Some(error) = failed {
-            self.stored = Err(fault(Some(self.id), &error));
+        let Intake { id, stored, completion, .. } = self;
+        let mut store = |octets: &[u8]| {
+            let failed = stored.as_mut().ok().and_then(|draft| draft.push(octets).err());
+            if let Some(error) = failed {
+                *stored = Err(fault(Some(*id), &error));
+            }
+        };
+        match completion {
+            Some(completion) => completion.feed(octets, &mut store),
+            None => store(octets),
+        }
+    }
+
+    /// There are no more octets: what is missing in a header that never ended comes now.
+    fn complete(&mut self) {
+        let Some(mut completion) = self.completion.take() else { return };
+        let mut rest = Vec::new();
+        completion.end(&mut |octets| rest.extend_from_slice(octets));
+        self.push(&rest);
+        if completion.is_too_long() {
+            self.note(Some(&DataFault::TooBig));
         }
     }
 
@@ -182,8 +231,9 @@ impl Intake {
     }
 
     /// The message is whole: stores it.
-    fn finish(self, session: &mut Session, house: &House) -> Result<Committed, DataFault> {
+    fn finish(mut self, session: &mut Session, house: &House) -> Result<Committed, DataFault> {
         session.receiving = Some(self.id);
+        self.complete();
         let draft = self.stored?;
         let Some(transaction) = session.server.transaction() else {
             log::error!("{}: data came without a transaction", self.id);
@@ -191,6 +241,23 @@ impl Intake {
         };
         let envelope = envelope(session, transaction, self.id);
         house.committer.commit(draft, &envelope).map_err(|error| fault(Some(self.id), &error))
+    }
+}
+
+/// What a submitted message is completed with.
+fn facts(session: &Session, id: Id) -> Facts {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let hostname = session.terms.smtp.hostname.clone();
+    let domain = session.terms.router.qualify("postmaster").map(|mailbox| mailbox.domain().to_string());
+    let sender = session.server.transaction().map(|transaction| transaction.sender.clone());
+    Facts {
+        date: date(now.as_secs()),
+        id: id.to_string(),
+        domain: domain.unwrap_or_else(|| hostname.clone()),
+        hostname,
+        sender: sender.unwrap_or(ReversePath::Null),
+        name: String::new(),
+        login: session.guest.client.login.clone(),
     }
 }
 

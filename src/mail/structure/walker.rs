@@ -1,7 +1,7 @@
 //! Follows a message's structure, line by line.
 
 use super::fields::{ContentType, field_name, read_encoding};
-use super::{Encoding, Entity, MAX_DEPTH, MAX_ENTITIES, MAX_FIELD, MAX_PIECE, Name, Nature, Role, Unclear};
+use super::{Entity, MAX_DEPTH, MAX_ENTITIES, MAX_FIELD, MAX_PIECE, Name, Nature, Role, Unclear};
 
 /// Follows a message's structure.
 #[derive(Debug, Default)]
@@ -219,7 +219,7 @@ impl Walker {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{MAX_ENTITIES, MAX_FIELD};
+    use super::super::Encoding;
     use super::*;
 
     /// Each piece as `number, role, text`.
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(of("Content-Type: image/png").0, Nature::Binary);
         assert_eq!(of("Content-Type: multipart/mixed").0, Nature::Fixed);
         assert_eq!(of("Content-Type: multipart/mixed (x); boundary=a"), (Nature::Multipart, seven, false));
-        assert_eq!(of("Content-Type: multipart/signed; boundary=a").2, true);
+        assert!(of("Content-Type: multipart/signed; boundary=a").2);
         let odd = "Content-Type: multipart/mixed; boundary=a\r\nContent-Transfer-Encoding: base64";
         assert_eq!(of(odd).0, Nature::Fixed);
         assert_eq!(of("Content-Type: message/partial").0, Nature::Fixed);
