@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use posta::mail::address::ReversePath;
 use posta::smtp::introduction::Introduction;
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::smtp::server::{Action, Event, Question, Verdict};
 
 use crate::house::House;
-use crate::judge::{judge, verdict};
+use crate::judge::{Asker, judge, verdict};
 use crate::receive::{receive, receive_chunk, swallow};
 use crate::session::{Loss, Session, Stage};
 use crate::tally::Verb;
@@ -151,14 +152,19 @@ impl Session {
     }
 
     /// Decides about a sender or a recipient.
-    fn judge(&self, question: &Question) -> Verdict {
+    fn judge(&mut self, question: &Question) -> Verdict {
         if let (Question::Sender(sender), Some(login)) = (question, &self.guest.client.login)
             && !self.terms.owners.owns(login, sender)
         {
             let text = format!("<{sender}>: this sender is not one of {login}'s");
             return Verdict::Refuse(rule::SENDER_NOT_YOURS.reply(text));
         }
-        judge(&self.terms, &self.guest.client, question)
+        let (helo, _) = self.server.greeted_as().unwrap_or_default();
+        let sender = self.server.transaction().map_or(&ReversePath::Null, |transaction| &transaction.sender);
+        let asker = Asker { client: &self.guest.client, helo, sender };
+        let (verdict, row) = judge(&self.terms, asker, question);
+        self.discards.note(question, row);
+        verdict
     }
 
     /// A trusted host speaks for somebody: may that one talk to us? If so, it is the client from now on.

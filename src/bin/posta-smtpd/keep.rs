@@ -109,9 +109,11 @@ pub fn keep(
 ) -> io::Result<()> {
     loop {
         match acceptor.wait()? {
-            Happening::Arrived(arrival) | Happening::Patient(arrival) => {
-                offer(pool, house, Job::Arrived(Box::new(arrival)));
-            }
+            Happening::Arrived(arrival) => match pause(&arrival, house) {
+                Some(pause) => acceptor.pause(arrival, Instant::now() + pause),
+                None => offer(pool, house, Job::Arrived(Box::new(arrival))),
+            },
+            Happening::Patient(arrival) => offer(pool, house, Job::Arrived(Box::new(arrival))),
             Happening::Left(address) => log::info!(
                 "lost connection after CONNECT from {}",
                 text_of(address.map(|address| address.ip()))
@@ -140,6 +142,17 @@ pub fn keep(
             }
         }
     }
+}
+
+/// How long a new client has to wait for its greeting. Not where it has the first word, and not if it
+/// is one of ours.
+fn pause(arrival: &Arrival, house: &House) -> Option<Duration> {
+    let terms = house.terms();
+    let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+    let address = arrival.address.map(|address| address.ip());
+    let client = Client { address, ..Client::default() };
+    let may_wait = !entrance.proxy && !entrance.implicit && address.is_some();
+    terms.greet_pause.filter(|_| may_wait && terms.policy.may_keep_waiting(&client, Instant::now()))
 }
 
 fn cause(why: Why) -> Cause {

@@ -23,6 +23,7 @@
 //!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
 
 mod act;
+mod discard;
 mod enter;
 mod exchange;
 mod guest;
@@ -31,6 +32,7 @@ mod judge;
 mod keep;
 mod listen;
 mod login;
+mod names;
 mod offer;
 mod owner;
 mod receive;
@@ -64,6 +66,7 @@ use posta::unix::{privilege, sandbox, users};
 use house::{Entrance, House};
 use keep::Desk;
 use listen::ListenError;
+use names::Directory;
 use session::{Bench, Cause, Session};
 
 const PROGRAM: &str = "posta-smtpd";
@@ -231,7 +234,8 @@ fn open_certificates(config: &Config, keeper: Option<OwnedFd>) -> Result<Arc<Sto
 
 fn house(config: &Config, certificates: Arc<Store>) -> Result<House, Unable> {
     let terms = settings::terms(config).map_err(|error| Unable(CONFIG, error.to_string()))?;
-    Ok(House::new(terms, open_spool(config)?, certificates, config.run.clone()))
+    let directory = Directory::open(config.remote.zone.as_deref(), config.remote.nameserver);
+    Ok(House::new(terms, open_spool(config)?, certificates, config.run.clone(), directory))
 }
 
 fn open_spool(config: &Config) -> Result<Spool, Unable> {
