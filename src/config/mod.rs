@@ -26,7 +26,9 @@ mod table;
 
 pub use domain::domain_rule;
 pub use source::Source;
-pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Retry, Routing, Row, Smtpd, Tls};
+pub use table::{
+    Access, Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Retry, Routing, Row, Smtpd, Tls,
+};
 
 /// Where posta-smtpd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

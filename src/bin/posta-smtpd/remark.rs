@@ -59,7 +59,7 @@ impl Session {
 
     /// The session has to go for another.
     pub(crate) fn shed(&mut self) -> Action {
-        let text = format!("{} is full; try again later", self.terms.smtp.hostname);
+        let text = format!("{} is full, and you were silent; try again later", self.terms.smtp.hostname);
         let reply = rule::SHED.reply(text);
         self.log_reject(&reply);
         Action::HangUp(reply)
