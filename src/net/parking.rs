@@ -8,7 +8,24 @@ use std::time::Instant;
 pub struct Parking<S> {
     sessions: HashMap<usize, Parked<S>>,
     ends: BTreeSet<(Instant, usize)>,
+    /// Those of strangers, and so in the order in which they came.
+    strangers: BTreeSet<usize>,
     next: usize,
+}
+
+/// A session and its stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parked<S> {
+    /// The session.
+    pub session: S,
+    /// How it waits.
+    pub stay: Stay,
+    /// When it was parked.
+    pub since: Instant,
+    /// When its stay ends.
+    pub until: Instant,
+    /// Whether it has to go when its seat is wanted.
+    pub stranger: bool,
 }
 
 /// How a session waits.
@@ -20,17 +37,10 @@ pub enum Stay {
     Resting,
 }
 
-#[derive(Debug)]
-struct Parked<S> {
-    session: S,
-    until: Instant,
-    stay: Stay,
-}
-
 impl<S> Parking<S> {
     /// Empty; the first number will be `first`.
     pub fn new(first: usize) -> Parking<S> {
-        Parking { sessions: HashMap::new(), ends: BTreeSet::new(), next: first }
+        Parking { sessions: HashMap::new(), ends: BTreeSet::new(), strangers: BTreeSet::new(), next: first }
     }
 
     /// The number that the next session will have.
@@ -38,32 +48,38 @@ impl<S> Parking<S> {
         self.next
     }
 
-    /// Parks a session until `until`; gives its number.
-    pub fn put(&mut self, session: S, until: Instant, stay: Stay) -> usize {
+    /// Parks a session; gives its number.
+    pub fn put(&mut self, parked: Parked<S>) -> usize {
         let number = self.next;
         self.next += 1;
-        self.sessions.insert(number, Parked { session, until, stay });
-        self.ends.insert((until, number));
+        self.ends.insert((parked.until, number));
+        if parked.stranger {
+            self.strangers.insert(number);
+        }
+        self.sessions.insert(number, parked);
         number
     }
 
-    /// How the session of that number waits; none if there is none.
-    pub fn stay(&self, number: usize) -> Option<Stay> {
-        self.sessions.get(&number).map(|parked| parked.stay)
+    /// The session of that number.
+    pub fn get(&self, number: usize) -> Option<&Parked<S>> {
+        self.sessions.get(&number)
     }
 
     /// Takes the session of that number out.
-    pub fn take(&mut self, number: usize) -> Option<S> {
-        self.remove(number).map(|parked| parked.session)
-    }
-
-    fn remove(&mut self, number: usize) -> Option<Parked<S>> {
+    pub fn take(&mut self, number: usize) -> Option<Parked<S>> {
         let parked = self.sessions.remove(&number)?;
         self.ends.remove(&(parked.until, number));
+        self.strangers.remove(&number);
         if self.sessions.capacity() > 64 && self.sessions.len() * 8 < self.sessions.capacity() {
             self.sessions.shrink_to(self.sessions.len() * 2);
         }
         Some(parked)
+    }
+
+    /// Takes out the stranger who has waited for longest, if that is since `since` or longer.
+    pub fn take_longest_idle(&mut self, since: Instant) -> Option<Parked<S>> {
+        let number = *self.strangers.first()?;
+        if self.get(number)?.since <= since { self.take(number) } else { None }
     }
 
     /// When the first stay ends.
@@ -72,14 +88,13 @@ impl<S> Parking<S> {
     }
 
     /// Takes out a session whose stay has ended.
-    pub fn take_overdue(&mut self, now: Instant) -> Option<(S, Stay)> {
+    pub fn take_overdue(&mut self, now: Instant) -> Option<Parked<S>> {
         let (until, number) = *self.ends.first()?;
-        let parked = if until <= now { self.remove(number)? } else { return None };
-        Some((parked.session, parked.stay))
+        if until <= now { self.take(number) } else { None }
     }
 
     /// Takes any session out.
-    pub fn take_any(&mut self) -> Option<S> {
+    pub fn take_any(&mut self) -> Option<Parked<S>> {
         let (_, number) = *self.ends.first()?;
         self.take(number)
     }
@@ -101,23 +116,46 @@ mod tests {
 
     use super::*;
 
+    fn parked(session: &'static str, since: Instant, seconds: u64) -> Parked<&'static str> {
+        let until = since + Duration::from_secs(seconds);
+        Parked { session, stay: Stay::Listening, since, until, stranger: true }
+    }
+
+    fn name(parked: Option<Parked<&'static str>>) -> Option<&'static str> {
+        parked.map(|parked| parked.session)
+    }
+
     #[test]
     fn sessions_come_out_by_number_or_by_the_end_of_their_stay() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut parking = Parking::new(10);
-        let late = parking.put("late", at(9), Stay::Listening);
-        let early = parking.put("early", at(3), Stay::Listening);
-        let same = parking.put("same", at(3), Stay::Resting);
+        let late = parking.put(parked("late", start, 9));
+        let early = parking.put(parked("early", start, 3));
+        let same = parking.put(Parked { stay: Stay::Resting, ..parked("same", start, 3) });
         assert_eq!((late, early, same), (10, 11, 12));
         assert_eq!(parking.first_end(), Some(at(3)));
         assert_eq!(parking.take_overdue(at(2)), None);
-        assert_eq!((parking.stay(early), parking.stay(same)), (Some(Stay::Listening), Some(Stay::Resting)));
-        assert_eq!(parking.take(early), Some("early"));
-        assert_eq!((parking.take(early), parking.stay(early)), (None, None));
-        assert_eq!(parking.take_overdue(at(3)), Some(("same", Stay::Resting)));
+        assert_eq!(parking.get(same).unwrap().stay, Stay::Resting);
+        assert_eq!(name(parking.take(early)), Some("early"));
+        assert_eq!((parking.take(early), parking.get(early)), (None, None));
+        assert_eq!(name(parking.take_overdue(at(3))), Some("same"));
         assert_eq!(parking.take_overdue(at(3)), None);
-        assert_eq!((parking.len(), parking.take_any()), (1, Some("late")));
-        assert!(parking.is_empty() && parking.first_end().is_none());
+        assert_eq!((parking.len(), name(parking.take_any())), (1, Some("late")));
+        assert!(parking.is_empty() && parking.first_end().is_none() && parking.strangers.is_empty());
+    }
+
+    #[test]
+    fn strangers_go_in_the_order_in_which_they_fell_silent() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut parking = Parking::new(0);
+        parking.put(Parked { stranger: false, ..parked("ours", at(0), 90) });
+        parking.put(parked("first", at(1), 90));
+        parking.put(parked("second", at(2), 10));
+        assert_eq!(parking.take_longest_idle(at(0)), None);
+        assert_eq!(name(parking.take_longest_idle(at(5))), Some("first"));
+        assert_eq!(name(parking.take_longest_idle(at(5))), Some("second"));
+        assert_eq!((parking.take_longest_idle(at(5)), parking.len()), (None, 1));
     }
 }

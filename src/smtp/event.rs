@@ -137,6 +137,8 @@ pub enum LogIn {
     Done(String),
     /// It has not shown who it is. Nothing more is told: neither the user nor the password.
     Refused,
+    /// There were too many wrong passwords, and this one was not even looked at.
+    LockedOut,
     /// It can't be found out now.
     Later,
 }

@@ -162,7 +162,7 @@ rules! {
     SENDER_NOT_YOURS = "P0303" 553 (7, 1) "sender of somebody else"
         "Who has logged in may not send under this address."
         "Set the sender in the mail program to an address of this account."
-        "Let the address belong to the login, see auth.login_senders.";
+        "Let the address belong to the login, see smtpd.login_senders.";
     MESSAGES_OF_SENDER = "P0310" 450 (7, 1) "too many messages of a sender"
         "There are too many messages of this sender in a minute."
         "Wait a minute."

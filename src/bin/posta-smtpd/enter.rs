@@ -17,6 +17,7 @@ use crate::guest::Guest;
 use crate::house::House;
 use crate::offer;
 use crate::session::{Loss, Session, Stage};
+use crate::tally::Named;
 
 /// A handshake, and a proxy's header, may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -125,5 +126,6 @@ impl Session {
     pub(crate) fn forget_guest(&mut self) {
         let submission = self.entrance.submission;
         self.guest = Guest::new(Client { address: self.connected, submission, ..Client::default() });
+        self.named = Named::default();
     }
 }

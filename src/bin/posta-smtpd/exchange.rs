@@ -56,7 +56,7 @@ impl Session {
                 let peer = self.guest.peer();
                 log::warn!("{peer}: SASL {mechanism} authentication failed: {}", words(why));
                 self.penalty = Some(wait);
-                LogIn::Refused
+                if why == Refusal::LockedOut { LogIn::LockedOut } else { LogIn::Refused }
             }
             Step::Later => LogIn::Later,
         }

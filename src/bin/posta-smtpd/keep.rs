@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use posta::logbook::entry::{Peer, Reject};
 use posta::logbook::sink;
-use posta::net::acceptor::{Acceptor, Arrival, Happening, Porch, TurnedAway, Why};
+use posta::net::acceptor::{Acceptor, Arrival, Guest, Happening, Porch, Turned, TurnedAway, Why};
 use posta::net::pool::{Crowd, Pool, Size, Work};
-use posta::net::seats::Full;
+use posta::net::seats::{Full, Seat};
 use posta::policy::chain::Client;
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
@@ -79,6 +79,16 @@ impl Work for Desk {
     }
 }
 
+impl Guest for Box<Session> {
+    fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
+    fn is_stranger(&self) -> bool {
+        Session::is_stranger(self)
+    }
+}
+
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
@@ -99,7 +109,13 @@ pub fn keep(
 ) -> io::Result<()> {
     loop {
         match acceptor.wait()? {
-            Happening::Arrived(arrival) => offer(pool, house, Job::Arrived(Box::new(arrival))),
+            Happening::Arrived(arrival) | Happening::Patient(arrival) => {
+                offer(pool, house, Job::Arrived(Box::new(arrival)));
+            }
+            Happening::Left(address) => log::info!(
+                "lost connection after CONNECT from {}",
+                text_of(address.map(|address| address.ip()))
+            ),
             Happening::Awake(session, why) => offer(pool, house, Job::Awake(session, cause(why))),
             Happening::TurnedAway(client) => turn_away(client, house),
             Happening::Told(Told::Reload) => {
@@ -131,6 +147,7 @@ fn cause(why: Why) -> Cause {
         // What the client has sent while the session rested is read now, and that it has gone is seen.
         Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
         Why::Overdue => Cause::Overdue,
+        Why::Shed => Cause::Shed,
         Why::Closing => Cause::Closing,
     }
 }
@@ -151,9 +168,13 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
     let _ = stream.write_all(&word);
 }
 
-/// There is no seat for this client.
+/// This client has to go before it was greeted.
 fn turn_away(client: TurnedAway, house: &House) {
-    let reply = refusal(house, client.full);
+    let reply = match client.why {
+        Turned::Full(full) => refusal(house, full),
+        // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
+        Turned::TalkedFirst => rule::TALKED_FIRST.reply("wait for the greeting before you send anything"),
+    };
     let reject = Reject {
         id: None,
         at: "CONNECT",

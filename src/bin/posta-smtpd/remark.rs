@@ -4,6 +4,7 @@ use posta::logbook::entry::{Client, Peer, Reject};
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::id::Id;
 use posta::smtp::reply::Reply;
+use posta::smtp::rule;
 use posta::smtp::server::{Action, Event};
 
 use crate::guest::text_of;
@@ -40,7 +41,11 @@ impl Session {
             reply: &brief(reply),
             from: sender.as_deref(),
             to: recipient.as_deref(),
-            proto: if extended { "ESMTP" } else { "SMTP" },
+            proto: match (self.entrance.lmtp, extended) {
+                (true, _) => "LMTP",
+                (false, true) => "ESMTP",
+                (false, false) => "SMTP",
+            },
             helo,
         };
         log::info!("{reject}");
@@ -50,6 +55,14 @@ impl Session {
     pub(crate) fn overdue(&mut self) -> Action {
         log::info!("timeout after {} from {}", self.tally.stage(), self.guest.peer());
         self.server.on(Event::TimedOut)
+    }
+
+    /// The session has to go for another.
+    pub(crate) fn shed(&mut self) -> Action {
+        let text = format!("{} is full; try again later", self.terms.smtp.hostname);
+        let reply = rule::SHED.reply(text);
+        self.log_reject(&reply);
+        Action::HangUp(reply)
     }
 
     /// The line of a message that begins.

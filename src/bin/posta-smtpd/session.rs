@@ -5,7 +5,7 @@
 //! the phase: a command line has to be whole in time, however its octets trickle.
 //!
 //! What the state machine says is done in `act`; how a session begins, and how it turns to TLS, is
-//! in `enter`.
+//! in `enter`, how it ends in `leave`.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -45,8 +45,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const HASTE: Duration = Duration::from_millis(20);
 /// No phase of a client's has more time while most workers are busy.
 const HURRY: Duration = Duration::from_secs(20);
-/// After our last word a client that is still talking is listened to for so long, and so much.
-const LINGER: (Duration, usize) = (Duration::from_millis(500), 1024 * 1024);
 
 /// A session, with a worker or parked.
 #[derive(Debug)]
@@ -77,7 +75,7 @@ pub struct Session {
     /// Most workers are busy.
     hurried: bool,
     /// Given back with the session.
-    _seat: Option<Seat>,
+    pub seat: Option<Seat>,
 }
 
 /// How far a session has come.
@@ -114,6 +112,8 @@ pub enum Cause {
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The house is full, and the seat is wanted for somebody else.
+    Shed,
     /// The house is closing.
     Closing,
 }
@@ -191,7 +191,7 @@ impl Session {
             penalty: None,
             owed: Vec::new(),
             hurried: false,
-            _seat: seat,
+            seat,
         }
     }
 
@@ -230,14 +230,14 @@ impl Session {
         out: &mut Vec<u8>,
         crowd: Option<&dyn Crowd>,
     ) -> Result<Turn, Loss> {
-        self.hurried = crowd.is_some_and(|crowd| crowd.is_waiting());
+        self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
+            (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, _) => None,
-            (_, Cause::Overdue) => return Err(Loss::Unsecured),
-            (_, Cause::Closing) => return Err(Loss::Unsecured),
+            (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
             _ => match self.go_in(house, crowd)? {
                 Some(action) => Some((None, action)),
                 None => return Ok(Turn::Waits),
@@ -349,45 +349,5 @@ impl Session {
     /// the other end of a pipe, may be simple-minded programs.
     pub(crate) fn is_stranger(&self) -> bool {
         self.guest.client.address.is_some() && !self.terms.policy.may_relay(&self.guest.client)
-    }
-
-    /// Ends the connection after our last word. A client that is talking still is listened to for a
-    /// moment: closing at once would make the last word get lost.
-    fn part(&mut self, last_word: &Reply) {
-        let (time, mut most) = LINGER;
-        self.stream.set_deadline(Some(Instant::now() + time));
-        let talks_on = last_word.code >= 400
-            && (!self.lines.is_empty() || self.stream.readable_within(Duration::ZERO).unwrap_or_default());
-        // Under TLS there is a goodbye to say in any case; who does not hear it has gone.
-        let said = (talks_on || self.server.is_secure()).then(|| self.stream.finish_writing());
-        if !talks_on || said.is_some_and(|said| said.is_err()) {
-            return;
-        }
-        let mut sink = [0; 4096];
-        while most > 0 {
-            match self.stream.read(&mut sink) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => most = most.saturating_sub(count),
-            }
-        }
-    }
-
-    /// The last line but one of a session that was lost.
-    fn lose(&mut self, loss: Loss) {
-        let (stage, peer) = (self.tally.stage(), self.guest.peer());
-        match loss {
-            Loss::Gone | Loss::Unsecured => log::info!("lost connection after {stage} from {peer}"),
-            Loss::Deaf => log::info!("replies not taken after {stage} by {peer}"),
-            // In the middle of a message, where only the end of data has an answer. RFC 5321 3.8: the
-            // client may be told all the same, and is as well off if it can't be.
-            Loss::Late => {
-                if let Action::HangUp(reply) = self.overdue() {
-                    let mut word = Vec::new();
-                    reply.write_to(&mut word);
-                    self.stream.set_deadline(Some(Instant::now() + LINGER.0));
-                    let _ = self.stream.write_all(&word);
-                }
-            }
-        }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Door {
     pub(super) listener: Listener,
     /// Somebody may be waiting.
     pub(super) ready: bool,
+    /// Its clients are proxies.
+    pub(super) proxied: bool,
 }
 
 /// A connection just accepted.
@@ -38,7 +40,7 @@ impl Door {
             Listener::Tcp(listener) => listener.set_nonblocking(true)?,
             Listener::Unix(listener) => listener.set_nonblocking(true)?,
         }
-        Ok(Door { listener, ready: true })
+        Ok(Door { listener, ready: true, proxied: false })
     }
 
     pub(super) fn raw(&self) -> RawFd {

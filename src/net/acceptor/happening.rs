@@ -16,8 +16,12 @@ const LAST_WORD: Duration = Duration::from_millis(10);
 pub enum Happening<S> {
     /// A client has come and has been given a seat.
     Arrived(Arrival),
-    /// A client has come and there is no seat.
+    /// A new client has waited in silence, as [`Acceptor::pause`](super::Acceptor::pause) wanted.
+    Patient(Arrival),
+    /// A client has to go before it was greeted.
     TurnedAway(TurnedAway),
+    /// A client has gone before it was greeted; its address.
+    Left(Option<SocketAddr>),
     /// A parked session is to be taken up again.
     Awake(S, Why),
     /// A signal.
@@ -37,8 +41,19 @@ pub enum Why {
     Rested,
     /// The client has gone while the session rested, or has said that it will say nothing more.
     Gone,
+    /// Its seat is wanted for another client; it has only its last word to say.
+    Shed,
     /// The house is closing.
     Closing,
+}
+
+/// Why a client has to go before it was greeted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// There is no seat for it.
+    Full(Full),
+    /// It talked before it was greeted.
+    TalkedFirst,
 }
 
 /// A new client.
@@ -54,13 +69,13 @@ pub struct Arrival {
     pub seat: Seat,
 }
 
-/// A client without a seat.
+/// A client that has to go before it was greeted.
 #[derive(Debug)]
 pub struct TurnedAway {
     /// The client's address; none for a Unix socket.
     pub address: Option<SocketAddr>,
-    /// Which limit was reached.
-    pub full: Full,
+    /// Why.
+    pub why: Turned,
     pub(super) stream: Stream,
 }
 

@@ -21,24 +21,29 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::unix::signals::Signals;
 
-use super::parking::{Parking, Stay};
-use super::seats::{Limits, Seats};
+use super::parking::{Parked, Parking, Stay};
+use super::seats::{Full, Limits, Seats};
 
 mod door;
+mod guest;
 mod happening;
 mod porch;
 
 use door::{Door, Socket};
+use guest::Waiting;
 use porch::HandedBack;
 
 pub use door::Listener;
-pub use happening::{Arrival, Happening, TurnedAway, Why};
+pub use guest::Guest;
+pub use happening::{Arrival, Happening, Turned, TurnedAway, Why};
 pub use porch::Porch;
 
 /// How long accepting rests when there are no descriptors.
 const REST: Duration = Duration::from_millis(200);
 /// Connections that one listener gives before the others have their turn.
 const AT_ONCE: usize = 64;
+/// Who has been silent for so long may have to go for another.
+const IDLE: Duration = Duration::from_secs(1);
 /// While the house is closing: how often we look whether everybody has gone.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -54,7 +59,7 @@ pub struct Acceptor<S> {
     signals: Signals,
     doors: Vec<Door>,
     seats: Arc<Seats>,
-    parking: Parking<S>,
+    parking: Parking<Waiting<S>>,
     porch: Porch<S>,
     /// What has happened and was not yet given out.
     happened: VecDeque<Happening<S>>,
@@ -66,7 +71,7 @@ pub struct Acceptor<S> {
     closing: Option<Instant>,
 }
 
-impl<S: AsFd> Acceptor<S> {
+impl<S: Guest> Acceptor<S> {
     /// Watches these listeners and signals.
     pub fn open(listeners: Vec<Listener>, signals: Signals, limits: Limits) -> io::Result<Acceptor<S>> {
         let poll = Poll::new()?;
@@ -104,6 +109,14 @@ impl<S: AsFd> Acceptor<S> {
         self.seats.limit(limits);
     }
 
+    /// Clients of these listeners (by index) are proxies that say for whom they connect: their
+    /// connections count for nobody until [`Seat::move_to`](super::seats::Seat::move_to) says for whom.
+    pub fn expect_proxies(&mut self, listeners: &[bool]) {
+        for (door, proxied) in self.doors.iter_mut().zip(listeners) {
+            door.proxied = *proxied;
+        }
+    }
+
     /// How many sessions there are, parked or not.
     pub fn sessions(&self) -> usize {
         self.seats.taken()
@@ -115,9 +128,16 @@ impl<S: AsFd> Acceptor<S> {
     pub fn close(&mut self, latest: Instant) {
         self.doors.clear();
         self.closing = Some(latest);
-        while let Some(session) = self.parking.take_any() {
-            self.wake(session, Why::Closing);
+        while let Some(parked) = self.parking.take_any() {
+            self.wake(parked.session, Why::Closing);
         }
+    }
+
+    /// Lets a new client wait for its greeting until `until` ([`Happening::Patient`]). Who talks
+    /// before is turned away ([`Turned::TalkedFirst`]); who goes has left ([`Happening::Left`]).
+    /// Nobody's thread waits with it.
+    pub fn pause(&mut self, arrival: Arrival, until: Instant) {
+        self.put(Waiting::Newcomer(arrival), until, Stay::Listening);
     }
 
     /// Waits for the next thing to happen.
@@ -153,8 +173,8 @@ impl<S: AsFd> Acceptor<S> {
             }
         }
         let now = Instant::now();
-        while let Some((session, stay)) = self.parking.take_overdue(now) {
-            self.wake(session, if stay == Stay::Resting { Why::Rested } else { Why::Overdue });
+        while let Some(parked) = self.parking.take_overdue(now) {
+            self.wake(parked.session, if parked.stay == Stay::Resting { Why::Rested } else { Why::Overdue });
         }
         self.take_parked();
         self.accept(now);
@@ -164,13 +184,15 @@ impl<S: AsFd> Acceptor<S> {
     /// A parked session's client has done something; a resting one wakes only if that was to go. A
     /// session that is no longer there was taken out since the event came.
     fn stirred(&mut self, number: usize, at_end: bool) {
-        let why = match self.parking.stay(number) {
-            Some(Stay::Listening) => Why::Readable,
-            Some(Stay::Resting) if at_end => Why::Gone,
-            Some(Stay::Resting) | None => return,
+        let Some(parked) = self.parking.get(number) else { return };
+        let why = match parked.stay {
+            Stay::Resting if !at_end => return,
+            Stay::Resting => Why::Gone,
+            Stay::Listening if at_end && parked.session.is_newcomer() => Why::Gone,
+            Stay::Listening => Why::Readable,
         };
-        if let Some(session) = self.parking.take(number) {
-            self.wake(session, why);
+        if let Some(parked) = self.parking.take(number) {
+            self.wake(parked.session, why);
         }
     }
 
@@ -191,33 +213,39 @@ impl<S: AsFd> Acceptor<S> {
         Ok(())
     }
 
-    /// Watches the sessions that were handed back. One that can't be watched is woken at once.
+    /// Watches the sessions that were handed back.
     fn take_parked(&mut self) {
         for HandedBack { session, until, stay } in self.porch.take() {
-            if self.closing.is_some() {
-                self.happened.push_back(Happening::Awake(session, Why::Closing));
-                continue;
+            self.put(Waiting::Session(session), until, stay);
+        }
+    }
+
+    /// Parks somebody. Who can't be watched, or comes while the house is closing, is woken at once.
+    fn put(&mut self, session: Waiting<S>, until: Instant, stay: Stay) {
+        if self.closing.is_some() {
+            self.happened.push_back(session.wake(Why::Closing));
+            return;
+        }
+        let token = Token(self.parking.next_number());
+        match watch(&self.poll, session.as_fd().as_raw_fd(), token) {
+            Ok(()) => {
+                let stranger = session.is_stranger();
+                self.parking.put(Parked { session, stay, since: Instant::now(), until, stranger });
             }
-            let token = Token(self.parking.next_number());
-            match watch(&self.poll, session.as_fd().as_raw_fd(), token) {
-                Ok(()) => {
-                    self.parking.put(session, until, stay);
-                }
-                Err(error) => {
-                    log::error!("cannot watch a session: {error}");
-                    self.happened.push_back(Happening::Awake(session, Why::Overdue));
-                }
+            Err(error) => {
+                log::error!("cannot watch a session: {error}");
+                self.happened.push_back(session.wake(Why::Overdue));
             }
         }
     }
 
-    /// Gives a parked session out, no longer watched.
-    fn wake(&mut self, session: S, why: Why) {
+    /// Gives somebody who was parked out, no longer watched.
+    fn wake(&mut self, session: Waiting<S>, why: Why) {
         let fd = session.as_fd().as_raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
             log::error!("cannot stop watching a session: {error}");
         }
-        self.happened.push_back(Happening::Awake(session, why));
+        self.happened.push_back(session.wake(why));
     }
 
     /// Lets in who waits at the doors.
@@ -231,7 +259,7 @@ impl<S: AsFd> Acceptor<S> {
             while self.doors[index].ready && left > 0 {
                 left -= 1;
                 match self.doors[index].accept() {
-                    Ok((socket, address)) => self.seat(socket, address, index),
+                    Ok((socket, address)) => self.seat(socket, address, index, now),
                     Err(error) => match error.kind() {
                         io::ErrorKind::WouldBlock => self.doors[index].ready = false,
                         // The client has gone again, or accept(2) was interrupted.
@@ -255,15 +283,31 @@ impl<S: AsFd> Acceptor<S> {
         }
     }
 
-    /// Gives a new client its seat, if there is one.
-    fn seat(&mut self, socket: Socket, address: Option<SocketAddr>, listener: usize) {
+    /// Gives a new client its seat, if there is one or somebody can go for it.
+    fn seat(&mut self, socket: Socket, address: Option<SocketAddr>, listener: usize, now: Instant) {
         // An error: the client has gone again.
         let Ok(stream) = socket.into_stream() else { return };
-        let happening = match self.seats.take(address.map(|address| address.ip())) {
-            Err(full) => Happening::TurnedAway(TurnedAway { address, full, stream }),
+        let client = address.map(|address| address.ip()).filter(|_| !self.doors[listener].proxied);
+        let mut seat = self.seats.take(client);
+        if matches!(seat, Err(Full::House)) && self.shed(now) {
+            seat = self.seats.take(client);
+        }
+        let happening = match seat {
+            Err(full) => Happening::TurnedAway(TurnedAway { address, why: Turned::Full(full), stream }),
             Ok(seat) => Happening::Arrived(Arrival { stream, address, listener, seat }),
         };
         self.happened.push_back(happening);
+    }
+
+    /// Lets the stranger go who has been silent for longest; `false` if there is none who could.
+    fn shed(&mut self, now: Instant) -> bool {
+        let Some(since) = now.checked_sub(IDLE).filter(|_| self.seats.may_shed()) else { return false };
+        let Some(parked) = self.parking.take_longest_idle(since) else { return false };
+        if let Some(seat) = parked.session.seat() {
+            seat.vacate();
+        }
+        self.wake(parked.session, Why::Shed);
+        true
     }
 }
 
@@ -283,11 +327,11 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    use crate::net::seats::Full;
+    use crate::net::seats::Seat;
 
     use super::*;
 
-    const LIMITS: Limits = Limits { sessions: 2, per_client: 2 };
+    const LIMITS: Limits = Limits { sessions: 2, per_client: 3 };
 
     /// The signals are blocked for the test's own thread only, which ends with the test.
     fn open(listener: Listener, limits: Limits) -> Acceptor<Arrival> {
@@ -314,9 +358,13 @@ mod tests {
         }
     }
 
-    impl AsFd for Arrival {
-        fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-            self.stream.as_fd()
+    impl Guest for Arrival {
+        fn seat(&self) -> Option<&Seat> {
+            Some(&self.seat)
+        }
+        /// In these tests who comes over IPv6 is no stranger.
+        fn is_stranger(&self) -> bool {
+            self.address.is_none_or(|address| address.is_ipv4())
         }
     }
 
@@ -338,7 +386,7 @@ mod tests {
         let mut third = TcpStream::connect(address).unwrap();
         match acceptor.wait().unwrap() {
             Happening::TurnedAway(away) => {
-                assert_eq!(away.full, Full::House);
+                assert_eq!(away.why, Turned::Full(Full::House));
                 away.dismiss(b"421 full\r\n");
             }
             other => panic!("{other:?}"),
@@ -415,6 +463,93 @@ mod tests {
         porch.rest(two, later());
         acceptor.close(later());
         assert_eq!(awake(&mut acceptor).1, Why::Closing);
+    }
+
+    /// As if all who are parked had been silent for some time.
+    fn let_time_pass(acceptor: &mut Acceptor<Arrival>) {
+        acceptor.take_parked();
+        let mut parked: Vec<_> = std::iter::from_fn(|| acceptor.parking.take_any()).collect();
+        parked.sort_by_key(|parked| parked.since);
+        for mut parked in parked {
+            parked.since -= IDLE;
+            let fd = parked.session.as_fd().as_raw_fd();
+            acceptor.poll.registry().deregister(&mut SourceFd(&fd)).unwrap();
+            watch(&acceptor.poll, fd, Token(acceptor.parking.next_number())).unwrap();
+            acceptor.parking.put(parked);
+        }
+    }
+
+    #[test]
+    fn a_full_house_sheds_the_stranger_who_is_silent_for_longest() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, LIMITS);
+        let _clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let (one, two) = (arrival(&mut acceptor), arrival(&mut acceptor));
+        let (first, second) = (one.address, two.address);
+        let porch = acceptor.porch();
+        porch.park(one, later());
+        porch.rest(two, later());
+        acceptor.take_parked();
+        acceptor.limit(Limits { sessions: 2, per_client: 9 });
+
+        let _early = TcpStream::connect(address).unwrap();
+        assert!(matches!(acceptor.wait().unwrap(), Happening::TurnedAway(_)), "nobody was idle for long");
+        let_time_pass(&mut acceptor);
+        let newcomers = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        let mut seated = Vec::new();
+        for gone in [first, second] {
+            let (shed, why) = awake(&mut acceptor);
+            assert_eq!((shed.address, why), (gone, Why::Shed));
+            seated.push(arrival(&mut acceptor));
+        }
+        assert_eq!((acceptor.sessions(), acceptor.parking.len()), (2, 0));
+        drop((seated, newcomers));
+    }
+
+    #[test]
+    fn who_is_known_is_never_shed() {
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut acceptor = open(Listener::Tcp(listener), Limits { sessions: 1, per_client: 9 });
+        let _client = TcpStream::connect(address).unwrap();
+        let ours = arrival(&mut acceptor);
+        acceptor.porch().park(ours, later());
+        let_time_pass(&mut acceptor);
+        let _other = TcpStream::connect(address).unwrap();
+        assert!(matches!(acceptor.wait().unwrap(), Happening::TurnedAway(_)));
+        assert_eq!(acceptor.parking.len(), 1);
+    }
+
+    #[test]
+    fn a_pause_before_the_greeting_finds_out_who_talks_first() {
+        let (listener, address) = tcp();
+        let mut acceptor = open(listener, Limits { sessions: 3, per_client: 3 });
+        let mut talks = TcpStream::connect(address).unwrap();
+        let arrived = arrival(&mut acceptor);
+        acceptor.pause(arrived, later());
+        talks.write_all(b"EHLO x\r\n").unwrap();
+        match acceptor.wait().unwrap() {
+            Happening::TurnedAway(away) => {
+                assert_eq!(away.why, Turned::TalkedFirst);
+                away.dismiss(b"554 wait\r\n");
+            }
+            other => panic!("{other:?}"),
+        }
+        let mut said = String::new();
+        talks.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "554 wait\r\n");
+
+        let leaves = TcpStream::connect(address).unwrap();
+        let arrived = arrival(&mut acceptor);
+        acceptor.pause(arrived, later());
+        drop(leaves);
+        assert!(matches!(acceptor.wait().unwrap(), Happening::Left(Some(_))));
+
+        let _waits = TcpStream::connect(address).unwrap();
+        let arrived = arrival(&mut acceptor);
+        acceptor.pause(arrived, soon());
+        assert!(matches!(acceptor.wait().unwrap(), Happening::Patient(_)));
+        assert_eq!(acceptor.sessions(), 0);
     }
 
     #[test]

@@ -89,6 +89,9 @@ impl<P: Proof> Server<P> {
             }
             // RFC 4954 9: the same for an unknown user and a wrong password.
             LogIn::Refused => self.wrong(rule::AUTH_FAILED.reply("wrong user name or password")),
+            LogIn::LockedOut => {
+                self.wrong(rule::LOCKED_OUT.reply("too many wrong passwords; try again later"))
+            }
             LogIn::Later => {
                 Action::Say(rule::AUTH_LATER.reply("passwords can't be checked now; try again later"))
             }
@@ -174,12 +177,16 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart_from_troubles() {
-        for (step, code) in [(LogIn::Refused, "535 5.7.8"), (LogIn::Later, "454 4.7.0")] {
+        let steps =
+            [(LogIn::Refused, "535 5.7.8"), (LogIn::LockedOut, "454 4.7.0"), (LogIn::Later, "454 4.7.0")];
+        for (step, code) in steps {
             let mut server = secured();
             on_line(&mut server, "AUTH PLAIN =");
             let Action::Say(reply) = server.on(Event::LogIn(step)) else { panic!() };
             assert_eq!(format!("{} {}", reply.code, reply.status.unwrap()), code);
             assert_eq!(server.login(), None);
+            // What is not the client's fault is not held against it.
+            assert_eq!(server.errors(), usize::from(!reply.lines[0].contains("checked")));
         }
     }
 
