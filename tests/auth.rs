@@ -372,7 +372,7 @@ fn killed_and_started_again_it_serves_again() {
 
 #[test]
 fn a_reload_brings_new_rules() {
-    let mut house = House::start("alice@example.org:{PLAIN}a\n", "");
+    let house = House::start("alice@example.org:{PLAIN}a\n", "");
     let config = fs::read_to_string(house.path("posta.toml")).unwrap();
     let reloaded = config.replace("\"example.org\"", "\"example.net\"");
     fs::write(house.path("posta.toml"), reloaded).unwrap();
@@ -381,13 +381,30 @@ fn a_reload_brings_new_rules() {
     fs::write(house.path("users.d/users"), "alice:{PLAIN}a\n").unwrap();
     assert_eq!(house.plain("alice@example.net", "a"), done("alice@example.net"));
     assert_eq!(house.plain("alice@example.org", "a"), wrong(1));
-    fs::write(house.path("posta.toml"), config.replace("users.d/users", "elsewhere/users")).unwrap();
-    fs::create_dir(house.path("elsewhere")).unwrap();
-    fs::write(house.path("elsewhere/users"), "bob:{PLAIN}b\n").unwrap();
+}
+
+#[test]
+fn a_users_file_in_another_folder_is_read_after_a_new_start() {
+    let mut house = House::start("alice@example.org:{PLAIN}a\n", "");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let users = elsewhere.path().join("users");
+    fs::write(&users, "bob:{PLAIN}b\n").unwrap();
+    let config = fs::read_to_string(house.path("posta.toml")).unwrap();
+    let old = house.path("users.d/users").display().to_string();
+    fs::write(house.path("posta.toml"), config.replace(&old, &users.display().to_string())).unwrap();
     house.signal("-HUP");
-    // The folder of posta.toml may be read, with all below it: so the new file is inside.
-    wait_for("the new users", || (house.plain("bob", "b") == done("bob@example.org")).then_some(()));
-    house.kill();
+    // Where the kernel has Landlock it has to begin anew; the keeper would start it.
+    let ended = wait_for("the reload", || {
+        let ended = house.child.as_mut().unwrap().try_wait().unwrap();
+        (ended.is_some() || house.log().contains("configuration read again")).then_some(ended)
+    });
+    if let Some(status) = ended {
+        assert!(status.success(), "{status}");
+        house.child = None;
+        fs::remove_file(house.path("run/users")).unwrap();
+        house.run();
+    }
+    assert_eq!(house.plain("bob", "b"), done("bob@example.org"));
 }
 
 #[test]

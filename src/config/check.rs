@@ -10,7 +10,7 @@ use crate::unix::{privilege, users};
 
 use super::file::Reading;
 use super::nearest::quoted;
-use super::{Config, DomainFate, DomainRule, ListenAddress, ListenTls, Users};
+use super::{Config, DomainFate, DomainRule, Listen, ListenAddress, ListenTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -21,7 +21,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     relays(config, reading);
     if config.auth.pam.is_some() && !cfg!(feature = "pam") {
         let what =
-            "pam: this posta was built without PAM; build it with \"--features pam\", or leave it empty";
+            "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
         reading.fault_of("auth.pam", what.to_string());
     }
     let queue = &config.queue;
@@ -73,6 +73,20 @@ fn listeners(config: &Config, reading: &mut Reading<'_>) {
             let what = "tls: \"implicit\" needs a certificate: set tls.certificate and tls.key".to_string();
             reading.fault_of(&format!("listen.{n}.tls"), what);
         }
+        lmtp(n, listen, reading);
+    }
+}
+
+/// LMTP has its own places.
+fn lmtp(n: usize, listen: &Listen, reading: &mut Reading<'_>) {
+    // RFC 2033 5: "The LMTP protocol MUST NOT be used on TCP port 25."
+    if listen.lmtp && matches!(&listen.address, ListenAddress::Tcp(address) if address.port() == 25) {
+        let what = "lmtp: not on port 25, which is SMTP's (RFC 2033); use another, or unix:/path".to_string();
+        reading.fault_of(&format!("listen.{n}.lmtp"), what);
+    }
+    if listen.lmtp && listen.submission {
+        let what = "submission: mail is handed in over SMTP, not over LMTP; take one of both out".to_string();
+        reading.fault_of(&format!("listen.{n}.submission"), what);
     }
 }
 

@@ -51,7 +51,7 @@ use posta::logbook::sink;
 use crate::desk::Desk;
 use crate::guard::Guard;
 use crate::publication::Publication;
-use crate::quarters::Quarters;
+use crate::quarters::{Needs, Quarters};
 use crate::sources::Sources;
 
 /// Between two looks whether a users file has changed.
@@ -120,7 +120,7 @@ fn serve(signals: &Signals, file: Option<&Path>, config: &Config) -> io::Result<
     privilege::raise_open_files()?;
     let listener = listen(config, smtpd.as_ref())?;
     let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, secret));
-    let quarters = quarters::move_in(config, &sources.files(), sources.has_system())?;
+    let quarters = quarters::move_in(config, &needs(config, &sources))?;
     let mut peers = vec![0, users::current().1];
     peers.extend(smtpd.map(|account| account.uid));
     let guard = Guard::new(config.auth.lock_out_after, config.auth.lock_out);
@@ -176,8 +176,8 @@ impl Office {
         self.publication.renew();
     }
 
-    /// Reads the configuration again; a bad one is left alone. `false`: it names a file that we can't
-    /// open any more, so we have to begin anew.
+    /// Reads the configuration again; a bad one is left alone. `false`: it asks for what we
+    /// have given up, so we have to begin anew.
     fn reload(&mut self, file: Option<&Path>) -> bool {
         let config = match config::load(file) {
             Ok(config) => config,
@@ -188,20 +188,20 @@ impl Office {
             }
         };
         let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, self.secret));
-        let files = sources.files();
-        if let Some(file) = self.quarters.outside(&files) {
-            info!(
-                "{} lies in a folder that may not be read since the start: ending, to be started again",
-                file.display()
-            );
+        if let Some(lack) = self.quarters.lack(&needs(&config, &sources)) {
+            info!("{lack}: ending, to be started again with it");
             return false;
         }
-        self.publication.of(files);
+        self.publication.of(sources.files());
         self.desk.change(Arc::clone(&sources), config.auth.lock_out_after, config.auth.lock_out);
         self.sources = sources;
         info!("configuration read again");
         true
     }
+}
+
+fn needs(config: &Config, sources: &Sources) -> Needs {
+    Needs { users_files: sources.files(), network: sources.has_system(), pam: config.auth.pam.is_some() }
 }
 
 /// `run/auth`: handed over by the keeper or systemd, or bound here, for posta-smtpd's group.

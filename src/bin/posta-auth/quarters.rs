@@ -14,19 +14,36 @@ use posta::config::Config;
 /// Folders that the C library and the name service switch read, with their libraries and their caches.
 const SYSTEM: [&str; 7] = ["/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib/sss", "/dev"];
 
-/// Where it lives from now on.
+/// What the configuration asks for.
 #[derive(Debug)]
-pub struct Quarters {
-    /// None: it may read all that its user may.
-    readable: Option<Vec<PathBuf>>,
+pub struct Needs {
+    /// Files with users in them.
+    pub users_files: Vec<PathBuf>,
+    /// The accounts of this host may be a network away.
+    pub network: bool,
+    /// PAM's modules may need anything.
+    pub pam: bool,
 }
 
-/// Gives up all that is not needed, for good. `network`: the name service may be a network away.
-pub fn move_in(config: &Config, users_files: &[PathBuf], network: bool) -> io::Result<Quarters> {
+/// Where it lives from now on.
+#[derive(Debug)]
+pub enum Quarters {
+    /// It may do all that its user may.
+    Open,
+    /// It has given up root's powers, where it had them.
+    Closed {
+        /// What it may read; none: all that its user may.
+        readable: Option<Vec<PathBuf>>,
+        network: bool,
+    },
+}
+
+/// Gives up all that is not needed, for good.
+pub fn move_in(config: &Config, needs: &Needs) -> io::Result<Quarters> {
     sandbox::no_new_privileges()?;
-    if config.auth.pam.is_some() {
+    if needs.pam {
         warn!("auth.pam is set: PAM's modules may open and do what root may, and so may this program");
-        return Ok(Quarters { readable: None });
+        return Ok(Quarters::Open);
     }
     if privilege::is_root() && config.drop_privileges {
         capabilities::keep_only(&[Capability::ReadAnyFile])?;
@@ -34,13 +51,14 @@ pub fn move_in(config: &Config, users_files: &[PathBuf], network: bool) -> io::R
     // Made now: a folder that is not there can't be allowed.
     std::fs::create_dir_all(&config.run)?;
     let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-    read.extend(config.file.iter().chain(users_files).flat_map(|file| folders_of(file)));
+    read.extend(config.file.iter().chain(&needs.users_files).flat_map(|file| folders_of(file)));
+    let network = needs.network;
     let enclosure = Enclosure { read: read.clone(), write: vec![config.run.clone()], network };
     if enclosure.enter()? {
-        Ok(Quarters { readable: Some(read) })
+        Ok(Quarters::Closed { readable: Some(read), network })
     } else {
         info!("this kernel has no Landlock: this program could open any file that its user may");
-        Ok(Quarters { readable: None })
+        Ok(Quarters::Closed { readable: None, network: true })
     }
 }
 
@@ -53,11 +71,19 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
 }
 
 impl Quarters {
-    /// The first of these files that lies outside.
-    pub fn outside<'f>(&self, files: &'f [PathBuf]) -> Option<&'f PathBuf> {
-        let readable = self.readable.as_ref()?;
+    /// What of these needs can't be had in here.
+    pub fn lack(&self, needs: &Needs) -> Option<String> {
+        let Quarters::Closed { readable, network } = self else { return None };
+        if needs.pam {
+            return Some("auth.pam wants the powers of root".to_string());
+        }
+        if needs.network && !network {
+            return Some("accounts of this host may be a network away".to_string());
+        }
+        let readable = readable.as_ref()?;
         let is_inside = |file: &&PathBuf| readable.iter().any(|folder| file.starts_with(folder));
-        files.iter().find(|file| !is_inside(file))
+        let outside = needs.users_files.iter().find(|file| !is_inside(file))?;
+        Some(format!("{} lies in a folder that was not named at the start", outside.display()))
     }
 }
 
@@ -66,11 +92,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_outside_are_told() {
-        let quarters = Quarters { readable: Some(vec!["/etc".into(), "/srv/mail".into()]) };
-        let files = ["/etc/posta/users", "/srv/mail/users", "/srv/mailbox/users"].map(PathBuf::from);
-        assert_eq!(quarters.outside(&files), Some(&files[2]));
-        assert_eq!(quarters.outside(&files[..2]), None);
-        assert_eq!(Quarters { readable: None }.outside(&files), None);
+    fn what_lies_outside_is_told() {
+        let readable = Some(vec!["/etc".into(), "/srv/mail".into()]);
+        let quarters = Quarters::Closed { readable, network: false };
+        let needs = |files: &[&str], network, pam| {
+            let users_files = files.iter().map(PathBuf::from).collect();
+            Needs { users_files, network, pam }
+        };
+        assert_eq!(quarters.lack(&needs(&["/etc/posta/users", "/srv/mail/users"], false, false)), None);
+        let lack = quarters.lack(&needs(&["/etc/posta/users", "/srv/mailbox/users"], false, false));
+        assert!(lack.unwrap().contains("/srv/mailbox/users"));
+        assert!(quarters.lack(&needs(&[], true, false)).unwrap().contains("network"));
+        assert!(quarters.lack(&needs(&[], false, true)).unwrap().contains("auth.pam"));
+        assert_eq!(Quarters::Open.lack(&needs(&["/x"], true, true)), None);
     }
 }

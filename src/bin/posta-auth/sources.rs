@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use posta::mail::address::parse_domain;
@@ -18,11 +19,12 @@ use posta::sasl::{Credentials, Fault};
 use posta::config::{Auth, DomainFate, DomainRule, Users};
 
 use crate::dovecot;
-use crate::password::{Kind, Password};
+use crate::password::Password;
 use crate::users_file::{Entry, UsersFile, UsersFiles};
 
-/// A yescrypt setting with the usual cost: what is checked for an account that this host doesn't have.
-const NO_ACCOUNT: &str = "$y$j9T$nobodysSaltAtAll......$";
+/// What is checked for an account that this host doesn't have, until there was one with a password: a hash
+/// as Debian's passwd(1) makes it, of a password that nobody knows.
+const NO_ACCOUNT: &str = "$y$j9T$vmRDyL0dNWlCq2vVFVZv8/$V2tsfbQhYBEmMBnBFBUqpnlB5jJyqYcCrSy0wWY/Kj8";
 
 /// All sources, as the configuration has them.
 pub struct Sources {
@@ -30,6 +32,8 @@ pub struct Sources {
     domains: Vec<DomainRule>,
     auth: Auth,
     files: UsersFiles,
+    /// Of the account that was looked at last: the others will be hashed likewise.
+    usual_account: Mutex<Password>,
     /// Of which the decoys' salts are made.
     secret: [u8; 32],
 }
@@ -106,8 +110,14 @@ impl Sources {
     /// As the configuration has them. `secret` must be the same after a restart, or an outsider could tell
     /// decoys by their salts.
     pub fn new(hostname: &str, domains: &[DomainRule], auth: &Auth, secret: [u8; 32]) -> Sources {
-        let (hostname, domains) = (hostname.to_string(), domains.to_vec());
-        Sources { hostname, domains, auth: auth.clone(), files: UsersFiles::default(), secret }
+        Sources {
+            hostname: hostname.to_string(),
+            domains: domains.to_vec(),
+            auth: auth.clone(),
+            files: UsersFiles::default(),
+            usual_account: Mutex::new(Password::Crypt(NO_ACCOUNT.to_string())),
+            secret,
+        }
     }
 
     /// The users files, each once.
@@ -222,15 +232,17 @@ impl Sources {
         if let Some(service) = &self.auth.pam {
             return crate::pam::check(service, &account.local, password, client).map(Ok);
         }
+        #[cfg(not(feature = "pam"))]
         let _ = client;
         let found = shadow::by_name(&account.local).map_err(|why| format!("shadow passwords: {why}"))?;
         let today =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
-        let decoy = Password::of_shadow(NO_ACCOUNT).unwrap_or_else(Password::nobodys);
-        let Some(shadow) = found else { return Ok(waste(&decoy, password, Why::Unknown)) };
+        let decoy = || lock(&self.usual_account).clone();
+        let Some(shadow) = found else { return Ok(waste(&decoy(), password, Why::Unknown)) };
         let Some(stored) = Password::of_shadow(&shadow.hash) else {
-            return Ok(waste(&decoy, password, Why::NoPassword));
+            return Ok(waste(&decoy(), password, Why::NoPassword));
         };
+        *lock(&self.usual_account) = stored.clone();
         let expired = shadow.is_expired(today as i64).then_some(Why::Expired);
         Ok(stored.matches(password).map(|is_right| if is_right { expired } else { Some(Why::Password) }))
     }
@@ -252,12 +264,10 @@ impl Sources {
         };
         let salt = &hmac(&self.secret, account.full.as_bytes())[..16];
         let stored = found.as_ref().and_then(|entry| entry.password.as_ref());
-        // The work that is done for most users is done for all.
-        let stored_is_none = stored.is_none() && usual.kind() == Kind::Plain;
-        let keys = match (stored, stored_is_none) {
-            (Some(password), _) => password.keys(salt),
-            (None, true) => usual.keys(salt).map(|_| None),
-            (None, false) => Ok(None),
+        let keys = match stored {
+            Some(password) => password.keys(salt),
+            // The work that is done for most users is done for all.
+            None => usual.keys(salt).map(|_| None),
         };
         let decoy = match &found {
             None => Some(Why::Unknown),
@@ -292,6 +302,10 @@ fn check_entry(
         (false, _) => Why::Password,
     };
     Ok(Some(why))
+}
+
+fn lock(usual: &Mutex<Password>) -> MutexGuard<'_, Password> {
+    usual.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks what can't match, since it takes as long as what could.
@@ -389,6 +403,12 @@ mod tests {
         assert_eq!(find("nobody").decoy, Some(Why::Unknown));
         assert!(find("nobody").keys == find("nobody").keys);
         assert_eq!(find("a@elsewhere.example").decoy, Some(Why::Unknown));
+    }
+
+    #[test]
+    fn the_decoy_of_accounts_is_a_hash_that_libcrypt_works_on() {
+        let made = posta::unix::crypt::hash("x", NO_ACCOUNT).unwrap();
+        assert!(made != NO_ACCOUNT && made.len() == NO_ACCOUNT.len());
     }
 
     #[test]
