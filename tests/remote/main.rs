@@ -1,8 +1,12 @@
 //! posta-remote as posta-queue and the net see it: the real program, a server with a script on
 //! loopback, a zone file in place of the DNS.
 
+#[allow(dead_code)]
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod house;
 mod sink;
+mod tls;
 
 use std::os::unix::net::UnixListener;
 use std::process::Command;
