@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::mail::address::parse_domain;
 
@@ -227,6 +227,14 @@ fn retries(config: &Config, reading: &mut Reading<'_>) {
 }
 
 impl Config {
+    /// The files with names and passwords for relays, each once.
+    pub fn login_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.domains.iter().filter_map(|rule| rule.login.clone()).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// What the administrator should know, but what doesn't stop a start. What only the tables can
     /// tell, the router warns of.
     pub fn warnings(&self) -> Vec<String> {

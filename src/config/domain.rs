@@ -178,6 +178,12 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
                 return Err(wrong(None, "tls and login are words of a relay; here are users"));
             }
         }
+        DomainFate::RelayMx if words.login.is_some() => {
+            return Err(wrong(
+                "login",
+                "a password is for a relay that is named, not for whoever the DNS names",
+            ));
+        }
         _ => {
             if words.mailbox.is_some() || !words.owner.is_empty() {
                 return Err(wrong(None, "mailbox and owner are words of a domain with users"));

@@ -2,10 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use openssl::ssl::{Ssl, SslAcceptor, SslContext, SslMethod, SslStream, SslVersion};
 use posta::courier::request::{Hop, Target};
+use posta::sasl::keys::Keys;
+use posta::sasl::scram::{Channel, First};
 
 use crate::certificates::{Made, authority, certificate, ec_key};
 use crate::house::{House, listeners, request, short};
@@ -101,22 +107,52 @@ fn attend(
     talk(&mut stream, more, "tls ", heard).map(drop)
 }
 
+/// One line.
+fn read_line(stream: &mut impl Read) -> io::Result<String> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet)?;
+        line.push(octet[0]);
+    }
+    Ok(String::from_utf8(line).unwrap().trim_end().to_string())
+}
+
+/// Plays AUTH; whether the client is `me` with the password `secret`.
+fn login(stream: &mut (impl Read + Write), mechanism: &str, first: &str) -> io::Result<bool> {
+    let mut ask = |challenge: &str| {
+        stream.write_all(format!("334 {}\r\n", STANDARD.encode(challenge)).as_bytes())?;
+        Ok::<_, io::Error>(STANDARD.decode(read_line(stream)?).unwrap())
+    };
+    let first = STANDARD.decode(first).unwrap();
+    match mechanism {
+        "PLAIN" => Ok(first == b"\0me\0secret"),
+        "LOGIN" => Ok(ask("Username:")? == b"me" && ask("Password:")? == b"secret"),
+        _ => {
+            let first = First::read(&first, false, &Channel::default()).unwrap();
+            let last = first.challenge(Keys::derive("secret", b"salt", 4096).unwrap(), "ours");
+            let answer = ask(last.message())?;
+            let Ok(proof) = last.verify(&answer) else { return Ok(false) };
+            Ok(last.login == "me" && ask(&proof)?.is_empty())
+        }
+    }
+}
+
 /// Answers commands, and takes messages; `true` if STARTTLS has come.
 fn talk(stream: &mut (impl Read + Write), offer: &str, mark: &str, heard: &Mutex<Heard>) -> io::Result<bool> {
     let mut content = false;
     loop {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut octet = [0];
-            stream.read_exact(&mut octet)?;
-            line.push(octet[0]);
-        }
-        let line = String::from_utf8(line).unwrap().trim_end().to_string();
+        let line = read_line(stream)?;
         heard.lock().unwrap().lines.push(format!("{mark}{line}"));
         let answer = match line.split([' ', ':']).next().unwrap_or_default() {
             _ if content && line != "." => continue,
             "STARTTLS" => return Ok(true),
             "EHLO" => format!("250-tls.example\r\n250 {offer}\r\n"),
+            "AUTH" => {
+                let (mechanism, first) = line["AUTH ".len()..].split_once(' ').unwrap_or((&line[5..], ""));
+                let knows = login(stream, mechanism, first)?;
+                if knows { "235 2.7.0 ok\r\n" } else { "535 5.7.8 no\r\n" }.to_string()
+            }
             "DATA" => "354 go\r\n".to_string(),
             _ => "250 2.0.0 ok\r\n".to_string(),
         };
@@ -249,4 +285,57 @@ fn port_465_begins_with_tls() {
     let target = Target::Smtp(Hop::parse("relay.example:465", 25).unwrap());
     assert_eq!(house.deliver(&target, &["r@d.example"], b"text\r\n"), [SENT]);
     assert!(server.lines().iter().all(|line| line.starts_with("tls ") && !line.contains("STARTTLS")));
+}
+
+/// A house whose relay `relay.example`, at 127.0.0.2, wants the login in `file`.
+fn with_login(file: &Path, offer: &'static str) -> (House, Server, Target) {
+    let (port, mut listening) = listeners(&[2]);
+    let ca = authority("ca.example");
+    let made = certificate(Some(&ca), &["relay.example"], ec_key(), 30);
+    let server = Server::start(listening.remove(0), &made, Manner::Proper, offer);
+    let relay = format!("relay.example:{port}");
+    let policy = format!(
+        "[domains]\n\"*\" = {{ relay = \"{relay}\", tls = \"verify\", login = \"{}\" }}",
+        file.display()
+    );
+    let house = House::start(port, "relay.example A 127.0.0.2", &trusting(&ca, &policy));
+    (house, server, Target::Smtp(Hop::parse(&relay, 25).unwrap()))
+}
+
+#[test]
+fn a_relay_is_shown_who_we_are_and_not_that_before_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("smarthost");
+    std::fs::write(&file, "me secret\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (offer, taken) in [
+        ("AUTH LOGIN CRAM-MD5", "LOGIN"),
+        ("AUTH LOGIN PLAIN", "PLAIN AG1lAHNlY3JldA=="),
+        ("AUTH PLAIN SCRAM-SHA-256", "SCRAM-SHA-256 "),
+    ] {
+        let (house, server, relay) = with_login(&file, offer);
+        assert_eq!(house.deliver(&relay, &["r@d.example"], b"text\r\n"), [SENT], "{offer}");
+        let auth: Vec<String> = server.lines().into_iter().filter(|line| line.contains("AUTH")).collect();
+        assert!(auth.len() == 1 && auth[0].starts_with(&format!("tls AUTH {taken}")), "{auth:?}");
+    }
+    let (house, server, relay) = with_login(&file, "AUTH CRAM-MD5");
+    let outcome = house.deliver(&relay, &["r@d.example"], b"text\r\n").remove(0);
+    assert!(outcome.starts_with("4.7.8 login at relay.example[127.0.0.2]"), "{outcome}");
+    assert!(!server.heard("tls MAIL FROM:<s@own.example>"));
+}
+
+#[test]
+fn a_wrong_password_makes_mail_wait_until_it_is_put_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("smarthost");
+    std::fs::write(&file, "me wrong\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for offer in ["AUTH PLAIN", "AUTH SCRAM-SHA-256"] {
+        std::fs::write(&file, "me wrong\n").unwrap();
+        let (house, _server, relay) = with_login(&file, offer);
+        let outcome = house.deliver(&relay, &["r@d.example"], b"text\r\n").remove(0);
+        assert_eq!(outcome, "4.7.8 535 5.7.8 no");
+        std::fs::write(&file, "me secret\n").unwrap();
+        assert_eq!(house.deliver(&relay, &["r@d.example"], b"text\r\n"), [SENT]);
+    }
 }

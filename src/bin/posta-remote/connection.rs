@@ -1,7 +1,7 @@
-//! A live connection: the session decides, this does it, each wait with its deadline.
+//! A live connection: the session decides, this does it, each wait with its deadline. How it comes
+//! about is in `opening`.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posta::mail::status::Status;
@@ -9,23 +9,23 @@ use posta::mail::status::Status;
 use posta::smtp::client::content::Stuffer;
 use posta::smtp::client::offer::Offer;
 use posta::smtp::client::reply::{Reply, ReplyReader};
-use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Cover, Event, Language, Mail, Phase, QUIT};
+use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Mail, Phase, QUIT};
 use posta::smtp::client::verdict::{Finding, Verdict};
 
 use posta::net::stream::Stream;
-use posta::net::tls_client::{Assurance, Connector, Demand};
+use posta::net::tls_client::Assurance;
 
-use crate::candidate::{Candidate, Place};
-use crate::flight::{Flight, Line};
+use crate::flight::Line;
 use crate::message::Message;
-use crate::security::Way;
+
+mod opening;
+
+pub use opening::Manner;
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long saying QUIT may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long the TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(120);
 /// Slowest rate at which a server may take a message, in octets a second, once ten minutes are over.
 const SLOWEST: u64 = 4096;
 
@@ -52,117 +52,7 @@ pub struct Connection {
     _line: Line,
 }
 
-/// How a connection is made.
-#[derive(Debug, Clone, Copy)]
-pub struct Manner<'a> {
-    /// What is spoken.
-    pub language: Language,
-    /// What we call ourselves.
-    pub hostname: &'a str,
-    /// How long the connecting may take.
-    pub limit: Duration,
-    /// What the way must be like.
-    pub way: &'a Way,
-    /// Whom we trust.
-    pub connector: &'a Connector,
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub struct Refusal {
-    /// What the host said, or what happened.
-    pub finding: Finding,
-    /// The host was there and would have begun TLS, but it didn't come about.
-    pub handshake: bool,
-}
-
-impl Refusal {
-    fn handshake(finding: Finding) -> Refusal {
-        Refusal { finding, handshake: true }
-    }
-}
-
-fn cover(way: &Way) -> Cover {
-    match way.tls {
-        None => Cover::Plain,
-        Some(_) if way.implicit => Cover::Already,
-        Some(Demand::Anything) => Cover::May,
-        Some(Demand::Encryption | Demand::Certificate) => Cover::Must,
-    }
-}
-
 impl Connection {
-    /// Connects, turns to TLS if that is the way, and exchanges greetings.
-    pub fn open(
-        candidate: &Candidate,
-        manner: &Manner<'_>,
-        flight: &Arc<Flight>,
-    ) -> Result<Connection, Refusal> {
-        let failed = |error: io::Error| {
-            let text = format!("connect to {candidate}: {}", reason(&error));
-            Refusal { finding: Finding::ours(Status::new(4, 4, 1), text), handshake: false }
-        };
-        let stream = match &candidate.place {
-            Place::Tcp(address) => Stream::connect(*address, None, manner.limit),
-            Place::Unix(path) => Stream::connect_unix(path, manner.limit),
-        };
-        let stream = stream.map_err(failed)?;
-        let line = flight.line(stream.breaker().map_err(failed)?);
-        let mut connection = Connection {
-            stream,
-            client: Client::new(manner.language, manner.hostname.to_string(), cover(manner.way)),
-            peer: candidate.to_string(),
-            input: Vec::new(),
-            reader: ReplyReader::default(),
-            transactions: 0,
-            assurance: None,
-            _line: line,
-        };
-        if manner.way.implicit {
-            connection.secure(candidate, manner).map_err(Refusal::handshake)?;
-        }
-        connection.greet(candidate, manner)?;
-        Ok(connection)
-    }
-
-    /// Everything before the first message.
-    fn greet(&mut self, candidate: &Candidate, manner: &Manner<'_>) -> Result<(), Refusal> {
-        let mut event = Event::Opened;
-        loop {
-            match self.talk(event, None) {
-                Action::Secure if !self.input.is_empty() => {
-                    // CVE-2021-38371: it would pass for an answer under TLS.
-                    let text = format!("{} said more than it was asked before TLS began", self.peer);
-                    event = Event::Broken(Finding::ours(Status::new(4, 7, 5), text));
-                }
-                Action::Secure => match self.secure(candidate, manner) {
-                    Ok(()) => event = Event::Secured,
-                    Err(finding) => return Err(Refusal::handshake(finding)),
-                },
-                Action::Failed(finding) => {
-                    self.say_quit();
-                    return Err(Refusal { finding, handshake: false });
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// The TLS handshake, whole, within its time.
-    fn secure(&mut self, candidate: &Candidate, manner: &Manner<'_>) -> Result<(), Finding> {
-        let demand = manner.way.tls.unwrap_or(Demand::Anything);
-        self.stream.set_deadline(Some(Instant::now() + HANDSHAKE));
-        match self.stream.secure_to(candidate.name(), manner.connector, demand) {
-            Ok(assurance) => {
-                self.assurance = Some(assurance);
-                Ok(())
-            }
-            Err(fault) => {
-                Err(Finding::ours(Status::new(4, 7, 5), format!("TLS with {}: {fault}", self.peer)))
-            }
-        }
-    }
-
     /// For the log, as Postfix has it; nothing on a plain connection.
     pub fn security(&self) -> Option<String> {
         let (security, assurance) = (self.stream.security()?, self.assurance?);
@@ -334,7 +224,8 @@ impl Connection {
     pub fn for_test(peer: &str) -> Connection {
         let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let stream = Stream::unix(one).unwrap();
-        let line = Arc::new(Flight::default()).line(stream.breaker().unwrap());
+        let line = std::sync::Arc::new(crate::flight::Flight::default()).line(stream.breaker().unwrap());
+        use posta::smtp::client::session::{Cover, Language};
         let client = Client::new(Language::Smtp, "own.example".into(), Cover::Plain);
         let (input, reader) = (Vec::new(), ReplyReader::default());
         Connection {

@@ -198,9 +198,17 @@ impl<'a> Job<'a> {
     fn open_connection(&mut self, candidate: &Candidate, language: Language) -> Result<Connection, Finding> {
         let Settings { hostname, connect_timeout, connector, .. } = self.settings;
         let flight = &self.office.flight;
+        let login = match &self.way.login {
+            None => None,
+            Some(file) => Some(self.office.logins.of(file).ok_or_else(|| {
+                let text = format!("there is no login for {candidate} in {}", file.display());
+                Finding::ours(Status::new(4, 3, 5), text)
+            })?),
+        };
         let open = |way: &Way| {
             self.office.make_room(self.settings.max_connections);
-            let manner = Manner { language, hostname, limit: *connect_timeout, way, connector };
+            let manner =
+                Manner { language, hostname, limit: *connect_timeout, way, connector, login: login.as_ref() };
             Connection::open(candidate, &manner, flight)
         };
         let refusal = match open(&self.way) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use posta::dns::answer::Names;
+use posta::net::relay_logins::Logins;
 use posta::net::tls_client::Connector;
 
 use crate::flight::Flight;
@@ -45,16 +46,19 @@ pub struct Office {
     pub unreachable: Unreachable,
     /// Jobs and connections under way.
     pub flight: Arc<Flight>,
+    /// Who we are to relays that want to know.
+    pub logins: Logins,
 }
 
 impl Office {
     /// An office where nothing is under way yet.
-    pub fn new(settings: Settings) -> Office {
+    pub fn new(settings: Settings, logins: Logins) -> Office {
         Office {
             settings: RwLock::new(Arc::new(settings)),
             idle: Idle::default(),
             unreachable: Unreachable::default(),
             flight: Arc::default(),
+            logins,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the way to a target must be like: under TLS or not, and how sure of the host we must be.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use posta::courier::request::{Hop, Target};
 
@@ -17,6 +18,8 @@ pub struct Way {
     pub tls: Option<Demand>,
     /// The session begins with TLS.
     pub implicit: bool,
+    /// The file with the name and the password that the host wants.
+    pub login: Option<PathBuf>,
 }
 
 /// The ways that the administrator has named.
@@ -33,9 +36,10 @@ pub struct Ways {
 impl Ways {
     /// From the entries of `[domains]`, and `remote.tls`.
     pub fn new(rules: &[DomainRule], default: RelayTls) -> Ways {
-        let mut ways = Ways { others: Way { tls: demand(default), implicit: false }, ..Ways::default() };
+        let way = |tls| Way { tls: demand(tls), ..Way::default() };
+        let mut ways = Ways { others: way(default), ..Ways::default() };
         for rule in rules {
-            let mut way = Way { tls: demand(rule.tls.unwrap_or(default)), implicit: false };
+            let mut way = way(rule.tls.unwrap_or(default));
             match &rule.fate {
                 DomainFate::RelayMx if rule.domain == "*" => ways.others = way,
                 DomainFate::RelayMx => drop(ways.domains.insert(rule.domain.clone(), way)),
@@ -44,6 +48,7 @@ impl Ways {
                         Hop::Host(_, port) | Hop::Address(_, port) => *port,
                         Hop::Unix(_) => 0,
                     };
+                    way.login = rule.login.clone();
                     way.implicit = port == SUBMISSIONS && way.tls.is_some();
                     ways.hops.insert(hop.clone(), way);
                 }
@@ -74,12 +79,13 @@ impl Ways {
 impl Way {
     /// The same, in the clear: where TLS was nice to have and the host can't.
     pub fn without_tls(&self) -> Way {
-        Way { tls: None, implicit: false }
+        Way { tls: None, implicit: false, login: self.login.clone() }
     }
 
     /// Tells apart connections that can't take each other's place.
     pub fn key(&self) -> String {
-        self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"))
+        let tls = self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"));
+        self.login.as_ref().map_or(tls.clone(), |file| format!("{tls} {}", file.display()))
     }
 }
 
@@ -122,7 +128,7 @@ mod tests {
         assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
         assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
         let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), false);
-        assert_eq!(implicit, Way { tls: Some(Demand::Encryption), implicit: true });
+        assert_eq!(implicit, Way { tls: Some(Demand::Encryption), implicit: true, login: None });
         assert_eq!(implicit.without_tls().key(), "plain");
         let others = Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May);
         assert_eq!(others.to(&mx("a.example"), false).tls, None);

@@ -55,6 +55,7 @@ impl Session {
                     return Ok(Next::Line);
                 }
                 Action::Listen => {
+                    self.drop_what_is_over();
                     self.wind_up();
                     return Ok(Next::Line);
                 }

@@ -748,6 +748,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn deadlines_are_those_of_the_law() {
+        // RFC 5321 4.5.3.2.1 to .6
+        let minutes = |phase: Phase| phase.limit().as_secs() / 60;
+        for phase in [Phase::Greeting, Phase::Hello, Phase::Mail, Phase::Recipient] {
+            assert_eq!(minutes(phase), 5, "{phase:?}");
+        }
+        assert_eq!((minutes(Phase::Data), minutes(Phase::End)), (2, 10));
+        assert_eq!(BLOCK_LIMIT.as_secs(), 180);
+    }
+
     const REPLIES: [&str; 8] =
         ["250 y", "250 y", "354 g", "450 l", "550 5.1.1 n", "452 m", "421 c", "BROKEN"];
 
