@@ -4,11 +4,12 @@ mod speaker;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::status::Status;
 use posta::smtp::reply::Reply;
-use posta::smtp::server::{DataFault, Event, Question, Verdict};
+use posta::smtp::server::{DataFault, Event, Mechanisms, Question, Verdict};
 
 use speaker::{House, Speaker};
 
@@ -54,6 +55,8 @@ fn a_dialogue_that_goes_otherwise_is_noticed() {
         ("S: 220 *\nC: NOOP\n", 2),
         ("S: 220 *\nM: <a@b> <c@d>\n", 2),
         ("S: 220 *\nS: 250 *\n", 2),
+        ("S: 220 *\nC: EHLO a\nR: 500 *\n", 3),
+        ("S: 220 *\nR: 250 *\n", 2),
         ("X\n", 1),
     ] {
         let fault = play(wrong, 1).unwrap_err();
@@ -75,8 +78,9 @@ fn dialogues() -> Vec<PathBuf> {
 /// Plays one, the client's octets in pieces of at most `step`. A fault is `LINE: what`.
 fn play(text: &str, step: usize) -> Result<(), String> {
     let lines = || text.lines().enumerate().map(|(n, line)| (n + 1, line));
-    let begins =
-        |line: &str| ["C:", "C|", "S:", "E:", "M:", "closed"].iter().any(|start| line.starts_with(start));
+    let begins = |line: &str| {
+        ["C:", "C|", "S:", "R:", "E:", "M:", "closed"].iter().any(|start| line.starts_with(start))
+    };
     let mut house = House::default();
     let mut said = Sayings::default();
     for (n, line) in lines().take_while(|(_, line)| !begins(line)) {
@@ -131,6 +135,18 @@ fn set_up(line: &str, house: &mut House, said: &mut Sayings) -> Option<()> {
     match words[..] {
         [""] | ["#", ..] => {}
         ["set", "strict"] => house.strict = true,
+        ["listener", "starttls"] => house.service.starttls = true,
+        ["listener", "implicit"] => house.service.secure = true,
+        ["listener", "lmtp"] => house.service.lmtp = true,
+        ["listener", "trusted"] => mechanisms(house).plain = vec!["PLAIN".to_string(), "LOGIN".to_string()],
+        ["client", "xclient"] => house.service.xclient = true,
+        ["client", "xforward"] => house.service.xforward = true,
+        ["login", user, password] => {
+            house.passwords.known.push((user.to_string(), password.to_string()));
+            mechanisms(house).secure = vec!["PLAIN".to_string(), "LOGIN".to_string()];
+        }
+        ["passwords", "broken"] => house.passwords.broken = true,
+        ["handshake", "fails"] => house.no_handshake = true,
         ["set", name, value] => {
             let number: usize = value.parse().ok()?;
             match name {
@@ -155,6 +171,10 @@ fn set_up(line: &str, house: &mut House, said: &mut Sayings) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+fn mechanisms(house: &mut House) -> &mut Mechanisms {
+    Arc::make_mut(&mut house.service.mechanisms)
 }
 
 struct Stage {
@@ -183,7 +203,8 @@ impl Stage {
         match kind {
             "C:" => self.send(format!("{text}\\r\\n")),
             "C|" => self.send(text.to_string()),
-            "S:" => self.hear(text),
+            "S:" => self.hear(text).map(|_| ()),
+            "R:" => self.hear_all(text),
             "M:" => self.envelope(text),
             "M|" => self.content(text),
             "E:" => self.happen(text),
@@ -212,15 +233,30 @@ impl Stage {
         Ok(())
     }
 
-    fn hear(&mut self, pattern: &str) -> Result<(), String> {
+    /// All lines of a reply, of which the last is as `pattern` says.
+    fn hear_all(&mut self, pattern: &str) -> Result<(), String> {
+        loop {
+            let line = self.hear("*")?;
+            if line.as_bytes().get(3) == Some(&b'-') {
+                continue;
+            }
+            return if matches(pattern, &line) {
+                Ok(())
+            } else {
+                Err(format!("wanted {pattern:?}, heard {line:?}"))
+            };
+        }
+    }
+
+    fn hear(&mut self, pattern: &str) -> Result<String, String> {
         let rest = &self.speaker.said[self.heard..];
         let end = rest.windows(2).position(|w| w == b"\r\n").ok_or("the server has said no more")?;
-        let line = String::from_utf8_lossy(&rest[..end]);
+        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
         if !matches(pattern, &line) {
             return Err(format!("wanted {pattern:?}, heard {line:?}"));
         }
         self.heard += end + 2;
-        Ok(())
+        Ok(line)
     }
 
     fn envelope(&mut self, wanted: &str) -> Result<(), String> {

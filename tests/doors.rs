@@ -27,7 +27,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("mio", &["net/acceptor"]),
     ("native_tls", &["net/tls"]),
     ("nix", &["unix/"]),
-    ("openssl", &["net/tls", "sasl/"]),
+    ("openssl", &["net/tls", "sasl/", "unix/tls_sessions"]),
     ("regex", &["route/"]),
     ("rusqlite", &["route/"]),
     ("serde_json", &["bin/postactl/"]),

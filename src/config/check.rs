@@ -10,7 +10,7 @@ use crate::unix::{privilege, users};
 
 use super::file::Reading;
 use super::nearest::quoted;
-use super::{Config, DomainFate, ListenAddress, ListenTls, RelayTls, Users};
+use super::{Config, DomainFate, Listen, ListenAddress, ListenTls, RelayTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -83,6 +83,20 @@ fn listeners(config: &Config, reading: &mut Reading<'_>) {
             let what = "tls: \"implicit\" needs a certificate: set tls.certificate and tls.key".to_string();
             reading.fault_of(&format!("listen.{n}.tls"), what);
         }
+        lmtp(n, listen, reading);
+    }
+}
+
+/// LMTP has its own places.
+fn lmtp(n: usize, listen: &Listen, reading: &mut Reading<'_>) {
+    // RFC 2033 5: "The LMTP protocol MUST NOT be used on TCP port 25."
+    if listen.lmtp && matches!(&listen.address, ListenAddress::Tcp(address) if address.port() == 25) {
+        let what = "lmtp: not on port 25, which is SMTP's (RFC 2033); use another, or unix:/path".to_string();
+        reading.fault_of(&format!("listen.{n}.lmtp"), what);
+    }
+    if listen.lmtp && listen.submission {
+        let what = "submission: mail is handed in over SMTP, not over LMTP; take one of both out".to_string();
+        reading.fault_of(&format!("listen.{n}.submission"), what);
     }
 }
 
@@ -107,7 +121,13 @@ fn keys(config: &Config, reading: &mut Reading<'_>) {
     if config.tls.key.is_some() && config.tls.certificate.is_none() {
         reading.fault_of("tls.key", "key: a key without a certificate: set tls.certificate too".into());
     }
-    for (setting, path) in [("certificate", &config.tls.certificate), ("key", &config.tls.key)] {
+    if config.tls.client_ca.is_some() && config.tls.certificate.is_none() {
+        reading.fault_of("tls.client_ca", "client_ca: there is no TLS without tls.certificate".into());
+    }
+    let tls = &config.tls;
+    for (setting, path) in
+        [("certificate", &tls.certificate), ("key", &tls.key), ("client_ca", &tls.client_ca)]
+    {
         let Some(path) = path else { continue };
         if let Err(why) = readable(path, setting == "certificate") {
             // The keeper opens the keys, as root, and hands them on: the programs that run as
@@ -220,8 +240,6 @@ impl Config {
                 warnings.push(format!("{setting} has no effect yet: this version knows no TLS and no login"));
             }
         };
-        early("tls.certificate", self.tls.certificate.is_some());
-        early("tls = \"implicit\" of [[listen]]", self.listen.iter().any(|l| l.tls == ListenTls::Implicit));
         for rule in &self.domains {
             early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
             early(&format!("login of {}", rule.domain), rule.login.is_some());

@@ -270,7 +270,10 @@ mod tests {
             [Listen {
                 address: ListenAddress::Tcp("[::]:25".parse().unwrap()),
                 tls: ListenTls::StartTls,
-                submission: false
+                submission: false,
+                trusted: false,
+                proxy: false,
+                lmtp: false,
             }]
         );
         let system = DomainFate::Users { users: Users::System, mailbox: None, owner: None };
@@ -374,6 +377,8 @@ mod tests {
                 "taken by the [[listen]] of line 2",
             ),
             ("[[listen]]\ntls = 'implicit'", 2, "needs a certificate"),
+            ("[[listen]]\naddress = '[::1]:25'\nlmtp = true", 3, "not on port 25"),
+            ("[[listen]]\naddress = '[::1]:24'\nlmtp = true\nsubmission = true", 4, "not over LMTP"),
             ("[queue]\nfirst_retry = '1d'", 2, "longer than longest_retry"),
             ("[queue]\nlongest_retry = '1m'", 2, "longer than longest_retry"),
             (

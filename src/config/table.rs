@@ -140,6 +140,9 @@ section! {
         tls: ListenTls = Choice(ListenTls::WORDS), "starttls",
             "Whether sessions may turn to TLS (where there is a certificate), never do, or begin with it.";
         submission: bool = Flag, false, "For mail of this host's users: AUTH wanted, sender completed.";
+        trusted: bool = Flag, false, "Nobody reads along here: passwords are taken without TLS too.";
+        proxy: bool = Flag, false, "A proxy connects here, and says for whom (PROXY protocol, 1 and 2).";
+        lmtp: bool = Flag, false, "LMTP and not SMTP: for other servers that hand mail over. Never on port 25.";
     }
 }
 
@@ -150,6 +153,8 @@ section! {
         certificate: Option<PathBuf> = Maybe(Path), "",
             "A file with the certificate and its chain, or a folder with NAME/cert.pem and NAME/key.pem.";
         key: Option<PathBuf> = Maybe(Path), "", "The file with its key. Empty: it is in the certificate's file.";
+        client_ca: Option<PathBuf> = Maybe(Path), "",
+            "The authorities whose certificates of clients count. Empty: no client is asked for one.";
     }
 }
 
@@ -202,6 +207,13 @@ section! {
         command_timeout: Duration = Span, "5m", "How long a client may take for a whole command line.";
         data_timeout: Duration = Span, "5m", "How long a client may take for each piece of a message.";
         message_timeout: Duration = Span, "1h", "How long a client may take for a whole message.";
+        min_data_rate: u64 = Number { least: 0, most: 1_000_000 }, 100,
+            "Octets a second that message data has to come at, after the first data_timeout. 0: any.";
+        login_senders: Option<PathBuf> = Maybe(Path), "",
+            "A table of logins and the senders that are theirs. Empty: each owns the address that it is.";
+        hide_client: bool = Flag, false, "Who has logged in is not shown with name and address in Received.";
+        xclient_from: Vec<Network> = Networks, [], "Clients that may speak for others (XCLIENT).";
+        xforward_from: Vec<Network> = Networks, [], "Clients that may say whom they have mail from (XFORWARD).";
     }
 }
 

@@ -99,17 +99,25 @@ pub struct Client<'a> {
     pub id: Id,
     /// Who sends it.
     pub peer: Peer<'a>,
-    /// The user who has logged in.
-    pub login: Option<&'a str>,
+    /// The mechanism, and the user who has logged in by it.
+    pub login: Option<(&'a str, &'a str)>,
+    /// What the client calls the message, and from whom it has it, if it has told.
+    pub original: Option<(&'a str, Peer<'a>)>,
 }
 
 impl Display for Client<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: client={}", self.id, self.peer)?;
-        match self.login {
-            Some(login) => write!(f, ", sasl_username={}", Field(login)),
-            None => Ok(()),
+        if let Some((method, login)) = self.login {
+            write!(f, ", sasl_method={}, sasl_username={}", Field(method), Field(login))?;
         }
+        if let Some((id, peer)) = self.original {
+            if !id.is_empty() {
+                write!(f, ", orig_queue_id={}", Field(id))?;
+            }
+            write!(f, ", orig_client={peer}")?;
+        }
+        Ok(())
     }
 }
 
@@ -323,8 +331,13 @@ mod tests {
             "NOQUEUE: reject: RCPT from unknown[192.0.2.4]: 550 5.1.1 <x@y>: User unknown; from=<a@b> to=<x@y> \
              proto=ESMTP helo=<h>"
         );
-        let client = Client { id: id(), peer, login: Some("alice") };
-        assert_eq!(client.to_string(), "0123456789ABCDE: client=unknown[192.0.2.4], sasl_username=alice");
+        let client = Client { id: id(), peer, login: Some(("PLAIN", "alice")), original: None };
+        let line = "0123456789ABCDE: client=unknown[192.0.2.4], sasl_method=PLAIN, sasl_username=alice";
+        assert_eq!(client.to_string(), line);
+        let client = Client { original: Some(("3Y", peer)), login: None, ..client };
+        let line =
+            "0123456789ABCDE: client=unknown[192.0.2.4], orig_queue_id=3Y, orig_client=unknown[192.0.2.4]";
+        assert_eq!(client.to_string(), line);
         let message_id = MessageId { id: id(), message_id: " <1@x>" };
         assert_eq!(message_id.to_string(), "0123456789ABCDE: message-id=<1@x>");
         let queued = Queued { id: id(), from: "", size: 123, recipients: 1 };

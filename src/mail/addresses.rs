@@ -40,13 +40,24 @@ pub enum ListError {
 
 /// Reads a list. An empty one is no error, nor are empty places between commas.
 pub fn parse_list(list: &[u8]) -> Result<Vec<Listed>, ListError> {
-    Parser { list, at: 0, found: Vec::new() }.run()
+    let mut listed = Vec::new();
+    Parser { list, at: 0, found: &mut |one| listed.push(one) }.run()?;
+    Ok(listed)
+}
+
+/// The places where an address of the list lacks its domain; see [`Listed::unqualified_at`]. In
+/// ascending order.
+pub fn unqualified(list: &[u8]) -> Result<Vec<usize>, ListError> {
+    let mut places = Vec::new();
+    Parser { list, at: 0, found: &mut |one| places.extend(one.unqualified_at) }.run()?;
+    Ok(places)
 }
 
 struct Parser<'a> {
     list: &'a [u8],
     at: usize,
-    found: Vec<Listed>,
+    /// Gets each address.
+    found: &'a mut dyn FnMut(Listed),
 }
 
 /// Words read in a row: a local part, or a name that says nothing.
@@ -61,7 +72,7 @@ struct Words {
 }
 
 impl Parser<'_> {
-    fn run(mut self) -> Result<Vec<Listed>, ListError> {
+    fn run(mut self) -> Result<(), ListError> {
         let mut group: Option<usize> = None;
         loop {
             self.skip_white()?;
@@ -86,7 +97,7 @@ impl Parser<'_> {
             }
         }
         // RFC 5322 3.4: a group ends with a semicolon; "undisclosed-recipients:" without one is common.
-        Ok(self.found)
+        Ok(())
     }
 
     /// An address of which `words` are the beginning: a name before brackets, or its local part.
@@ -166,7 +177,7 @@ impl Parser<'_> {
 
     fn push(&mut self, spec: Vec<u8>, unqualified_at: Option<usize>) -> Result<(), ListError> {
         let spec = String::from_utf8(spec).map_err(|_| ListError::NotText(self.at))?;
-        self.found.push(Listed { spec, unqualified_at });
+        (self.found)(Listed { spec, unqualified_at });
         Ok(())
     }
 
@@ -286,6 +297,7 @@ mod tests {
         let found = parse_list(b"Alice <alice> (x), bob (y), c@z").unwrap();
         let places: Vec<_> = found.iter().map(|found| found.unqualified_at).collect();
         assert_eq!(places, [Some(12), Some(22), None]);
+        assert_eq!(unqualified(b"Alice <alice> (x), bob (y), c@z"), Ok(vec![12, 22]));
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Whether a line begins a field: a name of printable characters and a colon.
+pub fn is_field(line: &[u8]) -> bool {
+    field(line).is_some()
+}
+
 fn field(raw: &[u8]) -> Option<Field<'_>> {
     let colon = memchr(b':', raw)?;
     // RFC 5322 4.5.3: blanks before the colon are obsolete, and there.

@@ -1,6 +1,6 @@
 //! Trace fields (RFC 5321 4.4): what every server on its way puts on top of a message.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 use super::address::{Mailbox, ReversePath};
@@ -10,8 +10,10 @@ use super::id::Id;
 /// How a message came in, as the Received field names it (RFC 3848, RFC 6531 3.7.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Protocol {
-    /// The client said EHLO.
+    /// The client said EHLO or LHLO.
     pub extended: bool,
+    /// It was LMTP (RFC 2033).
+    pub lmtp: bool,
     /// Over TLS.
     pub secure: bool,
     /// The client logged in.
@@ -23,6 +25,18 @@ pub struct Protocol {
 impl Protocol {
     /// The word after `with`. There is none for HELO over TLS: it counts as `SMTP`.
     pub fn word(self) -> &'static str {
+        if self.lmtp {
+            return match (self.utf8, self.secure, self.login) {
+                (false, false, false) => "LMTP",
+                (false, false, true) => "LMTPA",
+                (false, true, false) => "LMTPS",
+                (false, true, true) => "LMTPSA",
+                (true, false, false) => "UTF8LMTP",
+                (true, false, true) => "UTF8LMTPA",
+                (true, true, false) => "UTF8LMTPS",
+                (true, true, true) => "UTF8LMTPSA",
+            };
+        }
         match (self.extended, self.utf8, self.secure, self.login) {
             (false, ..) => "SMTP",
             (true, false, false, false) => "ESMTP",
@@ -37,6 +51,25 @@ impl Protocol {
     }
 }
 
+/// What TLS has agreed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Encryption<'a> {
+    /// As `TLSv1.3`.
+    pub version: &'a str,
+    /// The cipher suite.
+    pub cipher: &'a str,
+    /// The length of its key.
+    pub bits: u32,
+}
+
+impl fmt::Display for Encryption<'_> {
+    /// As Postfix writes it, in header and log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Encryption { version, cipher, bits } = self;
+        write!(f, "{} with cipher {} ({bits}/{bits} bits)", word(version), word(cipher))
+    }
+}
+
 /// What a Received field says of a message that came over SMTP.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
@@ -46,6 +79,10 @@ pub struct Received<'a> {
     pub reverse: Option<&'a str>,
     /// Its address; none where stdin was no socket.
     pub address: Option<IpAddr>,
+    /// The client is not to be shown: neither its name nor its address.
+    pub hidden: bool,
+    /// How the session was encrypted, if it was.
+    pub tls: Option<Encryption<'a>>,
     /// This host.
     pub by: &'a str,
     /// See [`Protocol::word`].
@@ -62,14 +99,11 @@ impl Received<'_> {
     /// The field, folded, with CR LF at its end. What the client and the DNS say is put in so that
     /// it can end no word, comment or line.
     pub fn field(&self) -> String {
-        let mut field =
-            format!("Received: from {} ({}", word(self.helo), word(self.reverse.unwrap_or("unknown")));
+        let mut field = self.from();
         // Writing to a String does not fail.
-        let _ = match self.address {
-            Some(IpAddr::V4(address)) => write!(field, " [{address}])"),
-            Some(IpAddr::V6(address)) => write!(field, " [IPv6:{address}])"),
-            None => write!(field, ")"),
-        };
+        if let Some(tls) = self.tls {
+            let _ = write!(field, "\r\n\t(using {tls})");
+        }
         let _ =
             write!(field, "\r\n\tby {} (posta) with {} id {}", word(self.by), word(self.protocol), self.id);
         // RFC 5321 7.2: with more than one, those named would be shown to each other.
@@ -78,6 +112,18 @@ impl Received<'_> {
         }
         let _ = write!(field, ";\r\n\t{}\r\n", self.date);
         field
+    }
+
+    fn from(&self) -> String {
+        if self.hidden {
+            return "Received: from hidden".to_string();
+        }
+        let (helo, reverse) = (word(self.helo), word(self.reverse.unwrap_or("unknown")));
+        match self.address {
+            Some(IpAddr::V4(address)) => format!("Received: from {helo} ({reverse} [{address}])"),
+            Some(IpAddr::V6(address)) => format!("Received: from {helo} ({reverse} [IPv6:{address}])"),
+            None => format!("Received: from {helo} ({reverse})"),
+        }
     }
 }
 
@@ -142,6 +188,8 @@ mod tests {
             helo,
             reverse: None,
             address: Some("192.0.2.1".parse().unwrap()),
+            hidden: false,
+            tls: None,
             by: "mx.example.org",
             protocol: "ESMTP",
             id: Id::parse("0123456789ABCDE").unwrap(),
@@ -174,6 +222,20 @@ mod tests {
     }
 
     #[test]
+    fn encryption_is_shown_and_who_hides_is_not() {
+        let tls = Some(Encryption { version: "TLSv1.3", cipher: "TLS_AES_256_GCM_SHA384", bits: 256 });
+        let field = Received { tls, hidden: true, ..received("client.example", &[]) }.field();
+        assert!(
+            field.starts_with(
+                "Received: from hidden\r\n\
+                 \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits))\r\n\
+                 \tby mx.example.org (posta) with "
+            ),
+            "{field}"
+        );
+    }
+
+    #[test]
     fn several_recipients_are_not_shown_to_each_other() {
         let two = [recipient("a@x"), recipient("b@x")];
         assert!(!received("c", &two).field().contains("for"));
@@ -185,6 +247,7 @@ mod tests {
         assert_eq!(protocol.word(), "ESMTPS");
         assert_eq!(Protocol { login: true, ..protocol }.word(), "ESMTPSA");
         assert_eq!(Protocol { extended: false, ..protocol }.word(), "SMTP");
+        assert_eq!(Protocol { lmtp: true, login: true, utf8: true, ..protocol }.word(), "UTF8LMTPSA");
     }
 
     #[test]

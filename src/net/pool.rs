@@ -46,6 +46,10 @@ pub trait Work: Send + Sync + 'static {
 pub trait Crowd {
     /// Whether jobs wait that no worker is free for.
     fn is_waiting(&self) -> bool;
+
+    /// Whether three quarters of all workers that there may be are busy: who is slow then takes
+    /// something from others, and shorter deadlines are in order.
+    fn is_busy(&self) -> bool;
 }
 
 /// The pool. When it is dropped, the workers finish the jobs that wait and go.
@@ -167,6 +171,12 @@ impl<W: Work> Crowd for Crew<W> {
     fn is_waiting(&self) -> bool {
         !self.jobs.is_empty()
     }
+
+    fn is_busy(&self) -> bool {
+        let all = self.all.load(Ordering::Relaxed);
+        let busy = all.saturating_sub(self.idle.load(Ordering::Relaxed));
+        busy * 4 >= self.size.most * 3
+    }
 }
 
 /// What a panic said.
@@ -191,6 +201,8 @@ mod tests {
         Say(mpsc::Sender<usize>),
         /// Says whether others wait.
         LookOut(mpsc::Sender<bool>),
+        /// Says whether most workers are busy.
+        Busy(mpsc::Sender<bool>),
     }
 
     impl Work for Echo {
@@ -206,6 +218,7 @@ mod tests {
                 }
                 Order::Say(to) => to.send(*bench).unwrap(),
                 Order::LookOut(to) => to.send(crowd.is_waiting()).unwrap(),
+                Order::Busy(to) => to.send(crowd.is_busy()).unwrap(),
             }
         }
     }
@@ -270,6 +283,28 @@ mod tests {
         drop(hold);
         let next = || said.recv_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!((next(), next()), (true, false));
+    }
+
+    #[test]
+    fn a_worker_sees_that_three_quarters_are_busy() {
+        let pool = Pool::start(size(1, 4, 8), Echo);
+        let (begun, has_begun) = mpsc::channel();
+        let (say, said) = mpsc::channel();
+        let mut holds = Vec::new();
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            // Beside those that are held, the one that is asked is busy itself.
+            assert!(pool.offer(Order::Busy(say.clone())).is_ok());
+            heard.push(said.recv_timeout(Duration::from_secs(10)).unwrap());
+            let (hold, until) = mpsc::channel();
+            assert!(pool.offer(Order::Hold(begun.clone(), until)).is_ok());
+            has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+            holds.push(hold);
+            // The one that was asked may not be idle again yet, which would count it as busy.
+            wait_until(|| pool.workers() - pool.crew.idle.load(Ordering::SeqCst) == holds.len());
+        }
+        assert_eq!(heard, [false, false, true]);
+        drop(holds);
     }
 
     #[test]

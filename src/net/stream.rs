@@ -1,7 +1,4 @@
-//! A connection whose waits have an end.
-//!
-//! A deadline covers a whole phase (a command line, a reply, a message), not a single read: a peer
-//! that sends a byte a minute comes to it all the same.
+//! A connection whose waits have an end, plain or under TLS.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,27 +6,27 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A blocking connection with a deadline. Made for TLS to be put on later: the session above sees
-/// only `Read` and `Write`.
+use super::carrier::{Carrier, Socket};
+use super::tls_client::{Assurance, Connector, Demand};
+pub use super::tls_layer::{Binding, Security};
+use super::tls_layer::{Layer, TlsFault};
+use super::tls_server::Certificates;
+
+/// A blocking connection with a deadline. The session above sees only `Read` and `Write`; once TLS
+/// has been agreed on, they go through it.
 #[derive(Debug)]
 pub struct Stream {
-    carrier: Carrier,
-    deadline: Option<Instant>,
-    /// The time-outs that the socket was last given, for reading and writing.
-    armed: [Option<Duration>; 2],
+    way: Way,
 }
 
 #[derive(Debug)]
-enum Carrier {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    /// What inetd or a pipeline gave us: no socket.
-    Pipe {
-        input: File,
-        output: File,
-    },
+enum Way {
+    Plain(Carrier),
+    /// On the heap: a plain session that is parked is to stay small.
+    Secured(Box<Layer>),
 }
 
 /// Ends a connection from outside; see [`Stream::breaker`].
@@ -46,28 +43,24 @@ impl Breaker {
     }
 }
 
-/// What a wait on the socket is for.
-#[derive(Clone, Copy)]
-enum Wait {
-    Read = 0,
-    Write = 1,
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Stream {
+        Stream { way: Way::Plain(Carrier::new(socket)) }
+    }
 }
-
-/// Who asks again no oftener than this wastes nothing worth a system call.
-const SELDOM: Duration = Duration::from_millis(900);
 
 impl Stream {
     /// A connection over TCP, blocking from now on, without Nagle's delay.
     pub fn tcp(socket: TcpStream) -> io::Result<Stream> {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        Ok(Stream { carrier: Carrier::Tcp(socket), deadline: None, armed: [None; 2] })
+        Ok(Socket::Tcp(Arc::new(socket)).into())
     }
 
     /// A connection over a Unix socket, blocking from now on.
     pub fn unix(socket: UnixStream) -> io::Result<Stream> {
         socket.set_nonblocking(false)?;
-        Ok(Stream { carrier: Carrier::Unix(socket), deadline: None, armed: [None; 2] })
+        Ok(Socket::Unix(Arc::new(socket)).into())
     }
 
     /// A connection over standard input and output, as inetd gives it: a socket of either kind, or,
@@ -75,8 +68,8 @@ impl Stream {
     /// nobody reads has no deadline: who started us holds only us up.
     pub fn standard(input: OwnedFd, output: OwnedFd) -> io::Result<Stream> {
         if !crate::unix::listeners::is_socket(&input) {
-            let carrier = Carrier::Pipe { input: File::from(input), output: File::from(output) };
-            return Ok(Stream { carrier, deadline: None, armed: [None; 2] });
+            let (input, output) = (Arc::new(File::from(input)), Arc::new(File::from(output)));
+            return Ok(Socket::Pipe { input, output }.into());
         }
         let socket = socket2::Socket::from(input);
         if socket.domain()? == socket2::Domain::UNIX {
@@ -105,6 +98,68 @@ impl Stream {
         Stream::unix(OwnedFd::from(socket).into())
     }
 
+    /// Turns to TLS as the server, which includes the whole handshake, by the stream's deadline. The
+    /// caller has taken care that nothing the client sent before is still in its own buffer: it would
+    /// pass for a word under TLS (RFC 3207 6, CVE-2011-0411). After an error the connection is of no
+    /// use any more.
+    pub fn secure(&mut self, certificates: &Certificates) -> Result<(), TlsFault> {
+        let carrier = self.plain()?;
+        self.way = Way::Secured(Box::new(certificates.accept(carrier)?));
+        Ok(())
+    }
+
+    /// Turns to TLS as the client of `host`, a name or an address, by the stream's deadline; tells how sure
+    /// we can be of the server. What [`secure`](Stream::secure) says of the caller's buffer and of errors
+    /// holds here too (CVE-2021-38371).
+    pub fn secure_to(
+        &mut self,
+        host: &str,
+        connector: &Connector,
+        demand: Demand,
+    ) -> Result<Assurance, TlsFault> {
+        let (layer, assurance) = connector.connect(host, demand, self.plain()?)?;
+        self.way = Way::Secured(Box::new(layer));
+        Ok(assurance)
+    }
+
+    fn plain(&self) -> Result<Carrier, TlsFault> {
+        match &self.way {
+            Way::Plain(carrier) => Ok(carrier.clone()),
+            Way::Secured(_) => Err(TlsFault::Twice),
+        }
+    }
+
+    /// What TLS has agreed on; none on a plain connection.
+    pub fn security(&self) -> Option<&Security> {
+        match &self.way {
+            Way::Plain(_) => None,
+            Way::Secured(layer) => Some(layer.security()),
+        }
+    }
+
+    /// What names this very TLS connection, for SCRAM-PLUS; none on a plain connection, or where this
+    /// kind of binding isn't defined for what was agreed on.
+    pub fn binding(&self, kind: Binding) -> Option<Vec<u8>> {
+        match &self.way {
+            Way::Plain(_) => None,
+            Way::Secured(layer) => layer.binding(kind),
+        }
+    }
+
+    /// Whether TLS goes on with a session of before, which cost no whole handshake.
+    pub fn is_resumed(&self) -> bool {
+        matches!(&self.way, Way::Secured(layer) if layer.ssl().session_reused())
+    }
+
+    /// Whether octets have come that lie within the TLS layer, where nobody who watches the socket
+    /// sees them.
+    pub fn has_buffered(&self) -> bool {
+        match &self.way {
+            Way::Plain(_) => false,
+            Way::Secured(layer) => layer.has_buffered(),
+        }
+    }
+
     /// A second handle on the connection, with which another thread can end it.
     pub fn breaker(&self) -> io::Result<Breaker> {
         Ok(Breaker { socket: self.as_fd().try_clone_to_owned()?.into() })
@@ -112,113 +167,56 @@ impl Stream {
 
     /// All reads and writes from now on end by `deadline`, with `TimedOut`; `None`: never.
     pub fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.deadline = deadline;
+        match &mut self.way {
+            Way::Plain(carrier) => carrier.set_deadline(deadline),
+            Way::Secured(layer) => layer.carrier_mut().set_deadline(deadline),
+        }
+    }
+
+    fn carrier(&self) -> &Carrier {
+        match &self.way {
+            Way::Plain(carrier) => carrier,
+            Way::Secured(layer) => layer.carrier(),
+        }
     }
 
     /// The peer's address; none for a Unix socket or a pipe.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        match &self.carrier {
-            Carrier::Tcp(socket) => socket.peer_addr().ok(),
-            Carrier::Unix(_) | Carrier::Pipe { .. } => None,
-        }
+        self.carrier().peer_address()
     }
 
-    /// Says that nothing more will be said. Who closes while the peer still sends should do this
-    /// and read for a moment, or the last words get lost (RFC 9293 3.6.1: the peer sees a reset).
+    /// Says that nothing more will be said; under TLS with its own goodbye (close_notify, RFC 8446
+    /// 6.1), by the deadline. Who closes while the peer still sends should do this and read for a
+    /// moment, or the last words get lost (RFC 9293 3.6.1: the peer sees a reset).
     pub fn finish_writing(&mut self) -> io::Result<()> {
-        match &self.carrier {
-            Carrier::Tcp(socket) => socket.shutdown(Shutdown::Write),
-            Carrier::Unix(socket) => socket.shutdown(Shutdown::Write),
-            Carrier::Pipe { .. } => Ok(()),
+        if let Way::Secured(layer) = &mut self.way {
+            layer.say_goodbye()?;
         }
+        self.carrier().finish_writing()
     }
 
     /// Waits at most `limit` for something to read; `false` if nothing came. The end of the stream
     /// counts as something.
     pub fn readable_within(&self, limit: Duration) -> io::Result<bool> {
-        Ok(crate::unix::signals::wait_readable(&[self.as_fd()], Some(limit))?[0])
-    }
-
-    /// Gives the socket a time-out that ends with the deadline. To spare a system call for every
-    /// read, one that was armed before stays while it ends at most a second too late; a shorter one
-    /// stays too, since who comes to its end only asks again.
-    fn arm(&mut self, wait: Wait) -> io::Result<()> {
-        let wanted = match self.deadline {
-            None => None,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
-                Some(left)
-            }
-        };
-        let armed = &mut self.armed[wait as usize];
-        let good_enough = match (*armed, wanted) {
-            (None, None) => true,
-            (Some(armed), Some(wanted)) => {
-                armed <= wanted + Duration::from_secs(1) && (armed >= SELDOM || armed * 2 >= wanted)
-            }
-            _ => false,
-        };
-        if good_enough {
-            return Ok(());
-        }
-        match (&self.carrier, wait) {
-            (Carrier::Tcp(socket), Wait::Read) => socket.set_read_timeout(wanted)?,
-            (Carrier::Tcp(socket), Wait::Write) => socket.set_write_timeout(wanted)?,
-            (Carrier::Unix(socket), Wait::Read) => socket.set_read_timeout(wanted)?,
-            (Carrier::Unix(socket), Wait::Write) => socket.set_write_timeout(wanted)?,
-            (Carrier::Pipe { .. }, Wait::Write) => {}
-            (Carrier::Pipe { input, .. }, Wait::Read) => {
-                // A pipe has no time-out of its own: this wait is for the read that comes next.
-                crate::unix::signals::wait_readable(&[input.as_fd()], wanted)
-                    .and_then(|ready| if ready[0] { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) })?;
-                return Ok(());
-            }
-        }
-        *armed = wanted;
-        Ok(())
-    }
-
-    fn with_deadline<T>(
-        &mut self,
-        wait: Wait,
-        mut call: impl FnMut(&mut Carrier) -> io::Result<T>,
-    ) -> io::Result<T> {
-        loop {
-            self.arm(wait)?;
-            match call(&mut self.carrier) {
-                // The time-out that was armed may have been shorter than what is left.
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    if self.deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
+        Ok(self.has_buffered() || crate::unix::signals::wait_readable(&[self.as_fd()], Some(limit))?[0])
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.with_deadline(Wait::Read, |carrier| match carrier {
-            Carrier::Tcp(socket) => socket.read(buffer),
-            Carrier::Unix(socket) => socket.read(buffer),
-            Carrier::Pipe { input, .. } => input.read(buffer),
-        })
+        match &mut self.way {
+            Way::Plain(carrier) => carrier.read(buffer),
+            Way::Secured(layer) => layer.read(buffer),
+        }
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.with_deadline(Wait::Write, |carrier| match carrier {
-            Carrier::Tcp(socket) => socket.write(bytes),
-            Carrier::Unix(socket) => socket.write(bytes),
-            Carrier::Pipe { output, .. } => output.write(bytes),
-        })
+        match &mut self.way {
+            Way::Plain(carrier) => carrier.write(bytes),
+            Way::Secured(layer) => layer.write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -228,11 +226,7 @@ impl Write for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.carrier {
-            Carrier::Tcp(socket) => socket.as_fd(),
-            Carrier::Unix(socket) => socket.as_fd(),
-            Carrier::Pipe { input, .. } => input.as_fd(),
-        }
+        self.carrier().as_fd()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::mail::address::Mailbox;
 
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use crate::net::seats::client_of;
 use crate::route::Judgement;
@@ -71,19 +72,19 @@ impl Policy {
         if self.within(&self.connections, client, now) {
             return Verdict::Accept;
         }
-        Verdict::HangUp(Reply::coded(421, 7, 0, "too many connections in a minute; try again later"))
+        Verdict::HangUp(rule::CONNECTIONS.reply("too many connections in a minute; try again later"))
     }
 
     /// May this client begin a message?
     pub fn sender(&self, client: &Client, now: Instant) -> Verdict {
         // RFC 6409 4.3: who hands mail in shows who he is.
         if client.submission && !self.may_relay(client) {
-            return Verdict::Refuse(Reply::coded(530, 7, 0, "authentication required"));
+            return Verdict::Refuse(rule::AUTH_WANTED.reply("authentication required"));
         }
         if self.within(&self.messages, client, now) {
             return Verdict::Accept;
         }
-        Verdict::Refuse(Reply::coded(450, 7, 1, "too many messages in a minute; try again later"))
+        Verdict::Refuse(rule::MESSAGES.reply("too many messages in a minute; try again later"))
     }
 
     /// May mail go to this recipient, of whom the router says `judged`? The router is asked only if
@@ -97,24 +98,24 @@ impl Policy {
     ) -> Verdict {
         if !self.within(&self.recipients, client, now) {
             let text = "too many recipients in a minute; try again later";
-            return Verdict::Refuse(Reply::coded(450, 7, 1, text));
+            return Verdict::Refuse(rule::RECIPIENTS.reply(text));
         }
         match judged() {
             Judgement::Open => Verdict::Accept,
             Judgement::ClientsOnly if self.may_relay(client) => Verdict::Accept,
             Judgement::ClientsOnly => {
                 let text = format!("<{recipient}>: relaying denied: not a domain of this server");
-                Verdict::Refuse(Reply::coded(554, 7, 1, text))
+                Verdict::Refuse(rule::RELAYING.reply(text))
             }
             Judgement::No(why) => {
-                let code = match (why.status.class, why.status.subject) {
-                    (4, _) => 451,
+                let rule = match (why.status.class, why.status.subject) {
+                    (4, _) => &rule::LOOK_UP,
                     // RFC 3463 3.2: the address itself is at fault.
-                    (_, 1) => 550,
-                    _ => 554,
+                    (_, 1) => &rule::NO_RECIPIENT,
+                    _ => &rule::NO_ROUTE,
                 };
                 let text = format!("<{recipient}>: {}", why.text);
-                Verdict::Refuse(Reply::new(code, Some(why.status), text))
+                Verdict::Refuse(Reply::new(rule.code, Some(why.status), text).under(rule))
             }
         }
     }

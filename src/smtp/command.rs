@@ -14,12 +14,21 @@ use super::reply::Reply;
 /// A command and its argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// HELO, or EHLO if `extended`: what the client calls itself.
+    /// HELO, EHLO or LHLO: what the client calls itself.
     Hello {
         /// A domain, an address literal, or another word that could name a host.
         name: &'a str,
-        /// EHLO.
-        extended: bool,
+        /// Which of the three.
+        salute: Salute,
+    },
+    /// STARTTLS (RFC 3207)
+    StartTls,
+    /// AUTH (RFC 4954)
+    Auth {
+        /// In capitals.
+        mechanism: String,
+        /// The initial response, in base64; `=` is an empty one.
+        initial: Option<&'a str>,
     },
     /// MAIL
     Mail {
@@ -37,12 +46,26 @@ pub enum Command<'a> {
     },
     /// DATA
     Data,
+    /// BDAT (RFC 3030 2)
+    Bdat {
+        /// In octets; what is more than 64 bits hold is as much as they do.
+        size: u64,
+        /// It is the message's last chunk.
+        last: bool,
+    },
     /// RSET
     Rset,
     /// NOOP
     Noop,
     /// VRFY
-    Vrfy,
+    Vrfy {
+        /// The name has octets above 127, and SMTPUTF8 was not said (RFC 6531 3.7.4.2).
+        lacks_utf8: bool,
+    },
+    /// XCLIENT, with its attributes.
+    Xclient(&'a str),
+    /// XFORWARD, with its attributes.
+    Xforward(&'a str),
     /// HELP
     Help,
     /// QUIT
@@ -51,6 +74,17 @@ pub enum Command<'a> {
     NotOffered(&'static str),
     /// No SMTP at all: HTTP, a header field, a TLS handshake.
     Foreign,
+}
+
+/// How a client names itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Salute {
+    /// HELO (RFC 5321 4.1.1.1)
+    Helo,
+    /// EHLO
+    Ehlo,
+    /// LHLO: LMTP's EHLO (RFC 2033 4.1)
+    Lhlo,
 }
 
 /// Why a line is no command. As text it says what is wrong and what would be right.
@@ -68,6 +102,9 @@ pub enum CommandError {
     /// The argument is missing, or is not what it has to be.
     #[error("write it like this: {0}")]
     Argument(&'static str),
+    /// A word of AUTH that is not written as it must be.
+    #[error("that is no base64")]
+    NotBase64,
     /// There is an argument, where none may be.
     #[error("{0} takes no argument")]
     Unwanted(&'static str),
@@ -85,6 +122,7 @@ impl CommandError {
         let (code, subject, detail) = match self {
             CommandError::Unknown => (500, 5, 1),
             CommandError::Control | CommandError::NotAscii => (500, 5, 2),
+            CommandError::NotBase64 => (501, 5, 2),
             CommandError::Argument(_) | CommandError::Unwanted(_) => (501, 5, 4),
             CommandError::Sender(_) => (501, 1, 7),
             CommandError::Recipient(_) => (501, 1, 3),
@@ -95,39 +133,44 @@ impl CommandError {
 
 #[derive(Debug, Clone, Copy)]
 enum Verb {
-    Helo,
-    Ehlo,
+    Hello(Salute),
     Mail,
     Rcpt,
     Data,
+    Bdat,
     Rset,
     Noop,
     Vrfy,
+    StartTls,
+    Auth,
+    Xclient,
+    Xforward,
     Help,
     Quit,
     NotOffered,
 }
 
 /// Every verb we know, frequent ones first.
-const VERBS: [(&str, Verb); 21] = [
+const VERBS: [(&str, Verb); 23] = [
     ("RCPT", Verb::Rcpt),
     ("MAIL", Verb::Mail),
     ("DATA", Verb::Data),
-    ("EHLO", Verb::Ehlo),
+    ("EHLO", Verb::Hello(Salute::Ehlo)),
     ("QUIT", Verb::Quit),
     ("RSET", Verb::Rset),
+    ("BDAT", Verb::Bdat),
     ("NOOP", Verb::Noop),
-    ("HELO", Verb::Helo),
+    ("HELO", Verb::Hello(Salute::Helo)),
+    ("STARTTLS", Verb::StartTls),
+    ("AUTH", Verb::Auth),
+    ("LHLO", Verb::Hello(Salute::Lhlo)),
     ("HELP", Verb::Help),
     ("VRFY", Verb::Vrfy),
+    ("XCLIENT", Verb::Xclient),
+    ("XFORWARD", Verb::Xforward),
     // RFC 5321 7.3: an expanded list tells its members' addresses to anybody.
     ("EXPN", Verb::NotOffered),
-    ("STARTTLS", Verb::NotOffered),
-    ("AUTH", Verb::NotOffered),
-    ("BDAT", Verb::NotOffered),
     ("ETRN", Verb::NotOffered),
-    // LMTP's (RFC 2033), which must not be spoken on SMTP's port.
-    ("LHLO", Verb::NotOffered),
     // RFC 5321 appendix F.1 and F.6: no longer done.
     ("TURN", Verb::NotOffered),
     ("SEND", Verb::NotOffered),
@@ -158,8 +201,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
         Some(_) => Err(CommandError::Unwanted(name)),
     };
     match verb {
-        Verb::Helo => hello(argument, false),
-        Verb::Ehlo => hello(argument, true),
+        Verb::Hello(salute) => hello(argument, salute),
         Verb::Mail => mail(argument),
         Verb::Rcpt => rcpt(argument),
         Verb::Data => bare(Command::Data),
@@ -168,7 +210,12 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
         // RFC 5321 4.1.1.9: "If the parameter is specified, servers SHOULD ignore it."
         Verb::Noop => Ok(Command::Noop),
         Verb::Help => Ok(Command::Help),
-        Verb::Vrfy => argument.map(|_| Command::Vrfy).ok_or(CommandError::Argument("VRFY user")),
+        Verb::Vrfy => vrfy(argument),
+        Verb::StartTls => bare(Command::StartTls),
+        Verb::Auth => auth(argument),
+        Verb::Bdat => bdat(argument),
+        Verb::Xclient => Ok(Command::Xclient(argument.unwrap_or_default())),
+        Verb::Xforward => Ok(Command::Xforward(argument.unwrap_or_default())),
         Verb::NotOffered => Ok(Command::NotOffered(name)),
     }
 }
@@ -190,9 +237,12 @@ fn is_foreign(line: &[u8]) -> bool {
     is_field_name || HTTP.iter().any(|method| method.eq_ignore_ascii_case(word))
 }
 
-fn hello(argument: Option<&str>, extended: bool) -> Result<Command<'_>, CommandError> {
-    let wanted =
-        CommandError::Argument(if extended { "EHLO host.example.org" } else { "HELO host.example.org" });
+fn hello(argument: Option<&str>, salute: Salute) -> Result<Command<'_>, CommandError> {
+    let wanted = CommandError::Argument(match salute {
+        Salute::Helo => "HELO host.example.org",
+        Salute::Ehlo => "EHLO host.example.org",
+        Salute::Lhlo => "LHLO host.example.org",
+    });
     let name = argument.unwrap_or_default().trim_start_matches(' ');
     if name.is_empty() || name.len() > MAX_DOMAIN {
         return Err(wanted);
@@ -207,7 +257,7 @@ fn hello(argument: Option<&str>, extended: bool) -> Result<Command<'_>, CommandE
     if parse_domain(name).is_err() && !name.bytes().all(is_hostish) {
         return Err(wanted);
     }
-    Ok(Command::Hello { name, extended })
+    Ok(Command::Hello { name, salute })
 }
 
 fn mail(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
@@ -231,6 +281,43 @@ fn rcpt(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
         Some(mailbox(path).map_err(CommandError::Recipient)?)
     };
     Ok(Command::Rcpt { recipient, params })
+}
+
+/// `VRFY string [SMTPUTF8]` (RFC 6531 3.7.4.2).
+fn vrfy(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
+    let name = argument.ok_or(CommandError::Argument("VRFY user"))?;
+    let utf8 = name.rsplit(' ').next().is_some_and(|word| word.eq_ignore_ascii_case("SMTPUTF8"));
+    Ok(Command::Vrfy { lacks_utf8: !name.is_ascii() && !utf8 })
+}
+
+/// `AUTH mechanism [initial-response]` (RFC 4954 4, 8).
+fn auth(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
+    let wanted = CommandError::Argument("AUTH MECHANISM, or AUTH MECHANISM initial-response-in-base64");
+    let mut words = argument.unwrap_or_default().split(' ').filter(|word| !word.is_empty());
+    let (mechanism, initial) = (words.next().ok_or(wanted)?, words.next());
+    // RFC 4422 3.1: one to twenty letters, digits, hyphens and underscores.
+    let is_mechanism = mechanism.len() <= 20
+        && mechanism.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !is_mechanism || words.next().is_some() {
+        return Err(wanted);
+    }
+    Ok(Command::Auth { mechanism: mechanism.to_ascii_uppercase(), initial })
+}
+
+/// `BDAT chunk-size [LAST]` (RFC 3030 2).
+fn bdat(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
+    let wanted = CommandError::Argument("BDAT size, or BDAT size LAST");
+    let mut words = argument.unwrap_or_default().split(' ').filter(|word| !word.is_empty());
+    let size = words.next().filter(|size| size.bytes().all(|b| b.is_ascii_digit())).ok_or(wanted)?;
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case("LAST") => true,
+        Some(_) => return Err(wanted),
+    };
+    if words.next().is_some() {
+        return Err(wanted);
+    }
+    Ok(Command::Bdat { size: size.parse().unwrap_or(u64::MAX), last })
 }
 
 fn after_keyword<'a>(argument: &'a str, keyword: &str) -> Option<&'a str> {
@@ -321,6 +408,33 @@ mod tests {
     }
 
     #[test]
+    fn words_of_auth_and_bdat_are_read() {
+        let plain = |initial| Ok(Command::Auth { mechanism: "PLAIN".to_string(), initial });
+        assert_eq!(parse(b"AUTH plain"), plain(None));
+        assert_eq!(parse(b"auth PLAIN ="), plain(Some("=")));
+        let bdat = |size, last| Ok(Command::Bdat { size, last });
+        assert_eq!(parse(b"BDAT 0 last"), bdat(0, true));
+        assert_eq!(parse(b"BDAT 99999999999999999999999"), bdat(u64::MAX, false));
+        let long = format!("AUTH {}", "X".repeat(21));
+        for line in [
+            "AUTH",
+            "AUTH  ",
+            &long,
+            "AUTH A B C",
+            "AUTH (",
+            "BDAT",
+            "BDAT x",
+            "BDAT -1",
+            "BDAT 1 X",
+            "BDAT 1 LAST 2",
+        ] {
+            assert_eq!(code(line), (501, "5.5.4".into()), "{line}");
+        }
+        assert_eq!(parse("VRFY jürgen".as_bytes()), Ok(Command::Vrfy { lacks_utf8: true }));
+        assert_eq!(parse("VRFY jürgen smtputf8".as_bytes()), Ok(Command::Vrfy { lacks_utf8: false }));
+    }
+
+    #[test]
     fn only_printable_text_is_a_command() {
         for line in [&b"NO\0OP"[..], b"MAIL FROM:<a\0b@example.org>", b"EHLO a\tb\x01", b"RCPT TO:<a\xef@b>"]
         {
@@ -334,7 +448,7 @@ mod tests {
             ["a", "[127.0.0.1]", "[IPv6:::1]", "my_pc", "x.example.", "host/1", "localhost.localdomain"]
         {
             let line = format!("EHLO {name}  ");
-            assert_eq!(parse(line.as_bytes()), Ok(Command::Hello { name, extended: true }));
+            assert_eq!(parse(line.as_bytes()), Ok(Command::Hello { name, salute: Salute::Ehlo }));
         }
         let long = "a".repeat(256);
         for name in ["", "a b", "(x)", "a;b", "\"a\"", "ä", &long] {

@@ -10,6 +10,7 @@
 
 use memchr::memmem;
 
+use super::content::Content;
 use super::event::DataFault;
 
 /// What one block came to.
@@ -28,13 +29,7 @@ pub struct DataReader {
     /// Where a line that begins with a dot follows, which needs a closer look.
     dot_line: memmem::Finder<'static>,
     place: Place,
-    /// The last octet received.
-    last: u8,
-    head: HeaderWatch,
-    size: u64,
-    max_size: u64,
-    max_hops: usize,
-    fault: Option<DataFault>,
+    content: Content,
 }
 
 /// Where in its line the next octet stands.
@@ -59,12 +54,7 @@ impl DataReader {
         DataReader {
             dot_line: memmem::Finder::new(b"\r\n."),
             place: Place::LineStart,
-            last: b'\n',
-            head: HeaderWatch::default(),
-            size: 0,
-            max_size,
-            max_hops,
-            fault: None,
+            content: Content::new(max_size, max_hops),
         }
     }
 
@@ -79,16 +69,16 @@ impl DataReader {
                 (Place::LineStart, b'.') => self.place = Place::Dot,
                 (Place::Dot, b'\r') => self.place = Place::DotCr,
                 (Place::DotCr, b'\n') => {
-                    self.note_line_ends(&block[..at + 1]);
+                    self.content.note_line_ends(&block[..at + 1]);
                     return Progress { consumed: at + 1, done: true };
                 }
                 (Place::DotCr, _) => {
-                    self.give(b"\r", sink);
+                    self.content.give(b"\r", sink);
                     self.place = Place::Text;
                     continue;
                 }
                 (Place::Cr, b'\n') => {
-                    self.give(b"\n", sink);
+                    self.content.give(b"\n", sink);
                     self.place = Place::LineStart;
                 }
                 (Place::Text, _) => {
@@ -102,28 +92,18 @@ impl DataReader {
             }
             at += 1;
         }
-        self.note_line_ends(block);
+        self.content.note_line_ends(block);
         Progress { consumed: block.len(), done: false }
     }
 
-    /// Octets of the message so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Octets of its header section, with the empty line that ends it; none while it goes on.
-    pub fn header_size(&self) -> Option<u64> {
-        self.head.ended_at
-    }
-
-    /// `Received` fields in the header section so far.
-    pub fn hops(&self) -> usize {
-        self.head.received
+    /// What has been seen of the message.
+    pub fn content(&self) -> &Content {
+        &self.content
     }
 
     /// Why this message can't be taken, if that is known by now: the first reason found.
     pub fn fault(&self) -> Option<&DataFault> {
-        self.fault.as_ref()
+        self.content.fault()
     }
 
     /// Passes on the text from `at` up to the next line that begins with a dot, or to the end of
@@ -131,103 +111,17 @@ impl DataReader {
     fn text(&mut self, block: &[u8], at: usize, sink: &mut impl FnMut(&[u8])) -> usize {
         let text = &block[at..];
         if let Some(found) = self.dot_line.find(text) {
-            self.give(&text[..found + 2], sink);
+            self.content.give(&text[..found + 2], sink);
             self.place = Place::Dot;
             return at + found + 3;
         }
-        self.give(text, sink);
+        self.content.give(text, sink);
         self.place = match text {
             [.., b'\r', b'\n'] => Place::LineStart,
             [.., b'\r'] => Place::Cr,
             _ => Place::Text,
         };
         block.len()
-    }
-
-    fn give(&mut self, octets: &[u8], sink: &mut impl FnMut(&[u8])) {
-        self.size += octets.len() as u64;
-        self.head.see(octets);
-        if self.size > self.max_size {
-            self.fault.get_or_insert(DataFault::TooBig);
-        }
-        if self.head.received > self.max_hops {
-            self.fault.get_or_insert(DataFault::Loop);
-        }
-        if self.fault.is_none() {
-            sink(octets);
-        }
-    }
-
-    /// Looks for a CR without LF or an LF without CR. It is a whole pass of its own over the block,
-    /// but one without a branch, far cheaper than a look at every line.
-    fn note_line_ends(&mut self, block: &[u8]) {
-        let Some((&first, &last)) = block.first().zip(block.last()) else { return };
-        let broken = |before: u8, octet: u8| (before == b'\r') != (octet == b'\n');
-        let pairs = block.iter().zip(&block[1..]);
-        // The very first octet's neighbour is an LF, which an LF could only follow as a bare one.
-        let bare = broken(self.last, first) | pairs.fold(false, |bare, (&a, &b)| bare | broken(a, b));
-        if bare {
-            self.fault.get_or_insert(DataFault::BareLineEnd);
-        }
-        self.last = last;
-    }
-}
-
-/// The name that a hop leaves (RFC 5321 4.4).
-const RECEIVED: &[u8] = b"received";
-
-/// Follows a header section octet by octet: counts its `Received` fields, finds its end.
-#[derive(Debug, Default)]
-struct HeaderWatch {
-    seen: u64,
-    ended_at: Option<u64>,
-    received: usize,
-    line: HeaderLine,
-    after_cr: bool,
-}
-
-/// What the current header line has been up to now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum HeaderLine {
-    /// Nothing.
-    #[default]
-    Empty,
-    /// So many octets of [`RECEIVED`].
-    Matching(usize),
-    /// Something else, or more.
-    Other,
-}
-
-impl HeaderWatch {
-    fn see(&mut self, octets: &[u8]) {
-        if self.ended_at.is_some() {
-            return;
-        }
-        for &octet in octets {
-            self.seen += 1;
-            let ends_line = octet == b'\n' && self.after_cr;
-            self.after_cr = octet == b'\r';
-            if ends_line && self.line == HeaderLine::Empty {
-                self.ended_at = Some(self.seen);
-                return;
-            }
-            self.line = match (self.line, octet) {
-                _ if ends_line => HeaderLine::Empty,
-                (HeaderLine::Empty, b'\r') => HeaderLine::Empty,
-                (HeaderLine::Empty, _) if octet.eq_ignore_ascii_case(&RECEIVED[0]) => HeaderLine::Matching(1),
-                (HeaderLine::Matching(8), b' ' | b'\t') => self.line, // RFC 5322 4.5.3: blanks before the colon
-                (HeaderLine::Matching(8), b':') => {
-                    self.received += 1;
-                    HeaderLine::Other
-                }
-                (HeaderLine::Matching(n), _)
-                    if RECEIVED.get(n).is_some_and(|b| octet.eq_ignore_ascii_case(b)) =>
-                {
-                    HeaderLine::Matching(n + 1)
-                }
-                _ => HeaderLine::Other,
-            };
-        }
     }
 }
 
@@ -320,8 +214,8 @@ mod tests {
     fn hops_are_counted_in_the_header_only() {
         let input = b"Received: a\r\nRECEIVED\t: b\r\n received: c\r\nReceivedx: d\r\nReceive: e\r\n\r\nReceived: f\r\n";
         let (out, reader) = read(input, &[]);
-        assert_eq!((reader.hops(), out.fault), (2, None));
-        assert_eq!(reader.header_size(), Some(input.len() as u64 - 13));
+        assert_eq!((reader.content().hops(), out.fault), (2, None));
+        assert_eq!(reader.content().header_size(), Some(input.len() as u64 - 13));
         let (out, _) = read(&b"Received: x\r\n".repeat(4), &[]);
         assert_eq!(out.fault, Some(DataFault::Loop));
     }
@@ -332,7 +226,7 @@ mod tests {
         let mut given = 0;
         let progress = reader.feed(b"12\r\n56\r\n9\r\n.\r\nQUIT\r\n", &mut |piece| given += piece.len());
         assert_eq!(progress, Progress { consumed: 14, done: true });
-        assert_eq!((reader.size(), reader.fault()), (11, Some(&DataFault::TooBig)));
+        assert_eq!((reader.content().size(), reader.fault()), (11, Some(&DataFault::TooBig)));
         assert!(given <= 8);
         let mut reader = DataReader::new(8, 100);
         reader.feed(b"12\r\n5\x20\r\n.\r\n", &mut |_| ());
@@ -350,7 +244,7 @@ mod tests {
             let input = input.as_bytes();
             let expected = reference(input);
             let (mut out, reader) = read(input, &cuts);
-            prop_assume!(reader.hops() <= 3);
+            prop_assume!(reader.content().hops() <= 3);
             prop_assert_eq!(out.done, expected.done);
             if expected.done {
                 prop_assert_eq!(&out.left, &expected.left);

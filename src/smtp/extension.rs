@@ -6,13 +6,26 @@ use thiserror::Error;
 
 use crate::mail::envelope::{BodyKind, Notify, Ret, from_xtext};
 
+use super::introduction;
 use super::reply::Reply;
 
 /// What the answer to EHLO depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Offer {
+pub struct Offer<'a> {
     /// Octets of the largest message.
     pub max_message_size: u64,
+    /// Of one message.
+    pub max_recipients: usize,
+    /// The session is under TLS.
+    pub secure: bool,
+    /// STARTTLS can be said now.
+    pub starttls: bool,
+    /// With which AUTH can be said now.
+    pub mechanisms: &'a [String],
+    /// XCLIENT is for this client.
+    pub xclient: bool,
+    /// XFORWARD is for this client.
+    pub xforward: bool,
 }
 
 /// What was said beside the path in MAIL.
@@ -20,8 +33,12 @@ pub struct Offer {
 pub struct MailParams {
     /// SIZE (RFC 1870): octets, by the client's estimate.
     pub size: Option<u64>,
-    /// BODY (RFC 6152).
+    /// BODY (RFC 6152, RFC 3030 3).
     pub body: BodyKind,
+    /// SMTPUTF8 (RFC 6531 3.4)
+    pub utf8: bool,
+    /// REQUIRETLS (RFC 8689 2)
+    pub require_tls: bool,
     /// RET (RFC 3461 4.3).
     pub ret: Option<Ret>,
     /// ENVID (RFC 3461 4.4), in xtext.
@@ -39,7 +56,7 @@ pub struct RcptParams {
 
 struct Extension {
     /// The line in the answer to EHLO; none where it is not offered.
-    announce: fn(&Offer) -> Option<String>,
+    announce: fn(&Offer<'_>) -> Option<String>,
     mail: &'static [Parameter<MailParams>],
     rcpt: &'static [Parameter<RcptParams>],
 }
@@ -64,7 +81,7 @@ const EXTENSIONS: &[Extension] = &[
     // RFC 6152
     Extension {
         announce: |_| Some("8BITMIME".to_string()),
-        mail: &[Parameter { name: "BODY", wanted: "7BIT or 8BITMIME", read: body }],
+        mail: &[Parameter { name: "BODY", wanted: "7BIT, 8BITMIME or BINARYMIME", read: body }],
         rcpt: &[],
     },
     // RFC 2034
@@ -81,10 +98,55 @@ const EXTENSIONS: &[Extension] = &[
             Parameter { name: "ORCPT", wanted: "type;xtext, as in rfc822;user@example.org", read: orcpt },
         ],
     },
+    // RFC 6531 3.1: only beside 8BITMIME.
+    Extension {
+        announce: |_| Some("SMTPUTF8".to_string()),
+        mail: &[Parameter { name: "SMTPUTF8", wanted: NO_VALUE, read: utf8 }],
+        rcpt: &[],
+    },
+    // RFC 3030 2: the command BDAT.
+    Extension { announce: |_| Some("CHUNKING".to_string()), mail: &[], rcpt: &[] },
+    // RFC 3030 3: only beside CHUNKING; its value of BODY is in the row of 8BITMIME.
+    Extension { announce: |_| Some("BINARYMIME".to_string()), mail: &[], rcpt: &[] },
+    // RFC 9422: what a client would find out by a refusal.
+    Extension {
+        announce: |offer| Some(format!("LIMITS RCPTMAX={}", offer.max_recipients)),
+        mail: &[],
+        rcpt: &[],
+    },
+    // RFC 3207: the command STARTTLS, which is gone once it has been said.
+    Extension { announce: |offer| offer.starttls.then(|| "STARTTLS".to_string()), mail: &[], rcpt: &[] },
+    // RFC 4954: the command AUTH. Who first sent a message is not asked for, but may be told (5).
+    Extension {
+        announce: |offer| {
+            (!offer.mechanisms.is_empty()).then(|| format!("AUTH {}", offer.mechanisms.join(" ")))
+        },
+        mail: &[Parameter { name: "AUTH", wanted: "<> or an address in xtext", read: first_sender }],
+        rcpt: &[],
+    },
+    // RFC 8689 4.1: under TLS only.
+    Extension {
+        announce: |offer| offer.secure.then(|| "REQUIRETLS".to_string()),
+        mail: &[Parameter { name: "REQUIRETLS", wanted: NO_VALUE, read: require_tls }],
+        rcpt: &[],
+    },
+    // Postfix's, for hosts that speak for their clients.
+    Extension {
+        announce: |offer| offer.xclient.then(|| format!("XCLIENT {}", introduction::XCLIENT.join(" "))),
+        mail: &[],
+        rcpt: &[],
+    },
+    Extension {
+        announce: |offer| offer.xforward.then(|| format!("XFORWARD {}", introduction::XFORWARD.join(" "))),
+        mail: &[],
+        rcpt: &[],
+    },
 ];
 
+const NO_VALUE: &str = "a word of its own, without a value";
+
 /// The lines of the answer to EHLO after the first.
-pub fn announcements(offer: &Offer) -> impl Iterator<Item = String> {
+pub fn announcements(offer: &Offer<'_>) -> impl Iterator<Item = String> {
     EXTENSIONS.iter().filter_map(|extension| (extension.announce)(offer))
 }
 
@@ -170,9 +232,26 @@ fn body(params: &mut MailParams, value: &str) -> Option<()> {
     params.body = match value.to_ascii_uppercase().as_str() {
         "7BIT" => BodyKind::SevenBit,
         "8BITMIME" => BodyKind::EightBitMime,
+        "BINARYMIME" => BodyKind::BinaryMime,
         _ => return None,
     };
     Some(())
+}
+
+fn utf8(params: &mut MailParams, value: &str) -> Option<()> {
+    params.utf8 = true;
+    value.is_empty().then_some(())
+}
+
+fn require_tls(params: &mut MailParams, value: &str) -> Option<()> {
+    params.require_tls = true;
+    value.is_empty().then_some(())
+}
+
+/// RFC 4954 5: from somebody who isn't trusted to say so, it is as if it were `<>`; and so we take
+/// it from everybody.
+fn first_sender(_: &mut MailParams, value: &str) -> Option<()> {
+    (value == "<>" || from_xtext(value).is_some_and(|who| !who.is_empty())).then_some(())
 }
 
 fn ret(params: &mut MailParams, value: &str) -> Option<()> {
@@ -228,8 +307,45 @@ mod tests {
 
     #[test]
     fn what_is_announced() {
-        let lines: Vec<String> = announcements(&Offer { max_message_size: 1000 }).collect();
-        assert_eq!(lines, ["PIPELINING", "SIZE 1000", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"]);
+        let mut offer = Offer {
+            max_message_size: 1000,
+            max_recipients: 7,
+            secure: false,
+            starttls: false,
+            mechanisms: &[],
+            xclient: false,
+            xforward: false,
+        };
+        let always = [
+            "PIPELINING",
+            "SIZE 1000",
+            "8BITMIME",
+            "ENHANCEDSTATUSCODES",
+            "DSN",
+            "SMTPUTF8",
+            "CHUNKING",
+            "BINARYMIME",
+            "LIMITS RCPTMAX=7",
+        ];
+        assert_eq!(announcements(&offer).collect::<Vec<_>>(), always);
+        let mechanisms = ["PLAIN".to_string(), "LOGIN".to_string()];
+        offer = Offer { secure: true, mechanisms: &mechanisms, xclient: true, xforward: true, ..offer };
+        let more = announcements(&offer).skip(always.len()).collect::<Vec<_>>();
+        let words: Vec<&str> = more.iter().map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(words, ["AUTH", "REQUIRETLS", "XCLIENT", "XFORWARD"]);
+        assert_eq!(more[0], "AUTH PLAIN LOGIN");
+        offer = Offer { secure: false, starttls: true, mechanisms: &[], ..offer };
+        assert_eq!(announcements(&offer).nth(always.len()).as_deref(), Some("STARTTLS"));
+    }
+
+    #[test]
+    fn words_without_a_value_have_none() {
+        let params = mail_code("smtputf8 REQUIRETLS BODY=BinaryMime AUTH=<>").unwrap();
+        assert!(params.utf8 && params.require_tls && params.body == BodyKind::BinaryMime);
+        assert!(mail_code("AUTH=a+2Bb@x").is_ok());
+        for text in ["SMTPUTF8=1", "REQUIRETLS=YES", "SMTPUTF8 SMTPUTF8", "AUTH=", "AUTH=a+"] {
+            assert_eq!(mail_code(text), Err(501), "{text}");
+        }
     }
 
     #[test]
@@ -254,7 +370,7 @@ mod tests {
             "SIZE",
             "SIZE=1x",
             "SIZE=1 SIZE=1",
-            "BODY=BINARYMIME",
+            "BODY=BINARY",
             "BODY=",
             "RET=SOME",
             "RET=FULL ret=HDRS",
@@ -287,7 +403,7 @@ mod tests {
     #[test]
     fn unknown_parameters_are_told_apart_from_wrong_ones() {
         assert_eq!(mail_code("XFROB=1"), Err(555));
-        assert_eq!(mail_code("SMTPUTF8"), Err(555));
+        assert_eq!(rcpt_code("SMTPUTF8"), Err(555));
         assert_eq!(rcpt_code("SIZE=1"), Err(555));
         assert_eq!(mail_code("NOTIFY=NEVER"), Err(555));
     }

@@ -11,6 +11,9 @@ use memchr::{memchr_iter, memchr2};
 /// Extensions lengthen MAIL and RCPT, so a session is usually given more.
 pub const SHORTEST_LIMIT: usize = 512;
 
+/// The same of AUTH, and of what a client says in the exchange that it begins (RFC 4954 4).
+pub const AUTH_LIMIT: usize = 12_288;
+
 /// How a TLS client begins to talk: a handshake record of version 3.x (RFC 8446 5.1).
 pub(super) const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 
@@ -34,14 +37,23 @@ pub struct LineReader {
     start: usize,
     end: usize,
     max: usize,
+    /// The next line is no command but a word in an exchange of AUTH.
+    in_exchange: bool,
     /// The beginning of a line that is too long has been dropped already.
     swallowing: bool,
 }
 
 impl LineReader {
-    /// A reader of lines of at most `max` octets, CR LF included.
+    /// A reader of lines of at most `max` octets, CR LF included; of AUTH they may have
+    /// [`AUTH_LIMIT`].
     pub fn new(max: usize) -> LineReader {
-        LineReader { buffer: Vec::new(), start: 0, end: 0, max: max.max(2), swallowing: false }
+        let (buffer, max) = (Vec::new(), max.max(2));
+        LineReader { buffer, start: 0, end: 0, max, in_exchange: false, swallowing: false }
+    }
+
+    /// Whether the next lines are words in an exchange of AUTH, which may be as long as AUTH itself.
+    pub fn expect_exchange(&mut self, in_exchange: bool) {
+        self.in_exchange = in_exchange;
     }
 
     /// Room for at least `want` octets more. What was read into it is made known by
@@ -83,10 +95,10 @@ impl LineReader {
             // Such a client sends no CR LF and waits for our answer: this is all there will be.
             let (start, length) = (self.start, self.unread().len());
             self.consume(length);
-            return Some(Line::Whole(&self.buffer[start..start + length.min(self.max)]));
+            return Some(Line::Whole(&self.buffer[start..start + length.min(self.limit())]));
         }
         match self.line_end() {
-            Some(length) if length > self.max => {
+            Some(length) if length > self.limit() => {
                 self.consume(length);
                 Some(Line::Long)
             }
@@ -101,7 +113,7 @@ impl LineReader {
                 })
             }
             // RFC 5321 4.5.3.1.4: its rest must not be read as the next command.
-            None if self.unread().len() >= self.max => {
+            None if self.unread().len() >= self.limit() => {
                 self.swallowing = true;
                 self.swallow()
             }
@@ -173,6 +185,13 @@ impl LineReader {
         None
     }
 
+    /// Most octets of the line that is unread.
+    fn limit(&self) -> usize {
+        let verb = self.unread().get(..5);
+        let long = self.in_exchange || verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "));
+        if long { self.max.max(AUTH_LIMIT) } else { self.max }
+    }
+
     /// The length of what is unread up to and with its first CR LF.
     fn line_end(&self) -> Option<usize> {
         let unread = self.unread();
@@ -232,6 +251,22 @@ mod tests {
         assert_eq!(reader.next(), Some(Line::Long));
         assert_eq!(reader.next(), Some(Line::Whole(b"NOOP")));
         assert_eq!(reader.next(), None);
+    }
+
+    #[test]
+    fn lines_of_auth_may_be_longer() {
+        let mut reader = LineReader::new(512);
+        let word = "A".repeat(AUTH_LIMIT - 2);
+        reader.push(format!("auth {}\r\n{word}\r\n", &word[5..]).as_bytes());
+        assert!(matches!(reader.next(), Some(Line::Whole(line)) if line.len() == AUTH_LIMIT - 2));
+        reader.expect_exchange(true);
+        assert!(matches!(reader.next(), Some(Line::Whole(line)) if line.len() == AUTH_LIMIT - 2));
+        reader.push(format!("{word}A\r\n").as_bytes());
+        assert_eq!(reader.next(), Some(Line::Long));
+        reader.expect_exchange(false);
+        reader.push(format!("{word}\r\nNOOP\r\n").as_bytes());
+        assert_eq!(reader.next(), Some(Line::Long));
+        assert_eq!(reader.next(), Some(Line::Whole(b"NOOP")));
     }
 
     #[test]

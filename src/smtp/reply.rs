@@ -2,6 +2,8 @@
 
 use crate::mail::status::Status;
 
+use super::rule::Rule;
+
 /// Most octets of a reply line, its CR LF included (RFC 5321 4.5.3.1.5).
 pub const MAX_LINE: usize = 512;
 
@@ -27,6 +29,16 @@ impl Reply {
     pub fn coded(code: u16, subject: u16, detail: u16, text: impl Into<String>) -> Reply {
         let class = u8::try_from(code / 100).unwrap_or(5);
         Reply::new(code, Some(Status::new(class, subject, detail)), text)
+    }
+
+    /// The same reply, said under a rule: its text ends with the rule's id, as ` [P0404]`.
+    #[must_use]
+    pub fn under(mut self, rule: &Rule) -> Reply {
+        match self.lines.last_mut() {
+            Some(last) => *last = format!("{last} [{}]", rule.id),
+            None => self.lines.push(format!("[{}]", rule.id)),
+        }
+        self
     }
 
     /// Whether it says no for good.
@@ -101,6 +113,15 @@ mod tests {
             "550-5.7.1 one\r\n550 5.7.1 two\r\n"
         );
         assert_eq!(wire(&Reply { lines: vec![], ..Reply::new(250, None, "") }), "250 \r\n");
+    }
+
+    #[test]
+    fn the_rule_stands_at_the_end() {
+        let rule = &crate::smtp::rule::NO_RECIPIENT;
+        let lines = vec!["one".to_string(), "two".to_string()];
+        let reply = Reply { lines, ..Reply::coded(550, 7, 1, "") }.under(rule);
+        assert_eq!(wire(&reply), "550-5.7.1 one\r\n550 5.7.1 two [P0403]\r\n");
+        assert_eq!(wire(&Reply { lines: vec![], ..reply }.under(rule)), "550 5.7.1 [P0403]\r\n");
     }
 
     #[test]

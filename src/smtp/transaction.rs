@@ -17,10 +17,12 @@ pub struct Transaction {
     pub ret: Option<Ret>,
     /// ENVID (RFC 3461 4.4), in xtext.
     pub envid: Option<String>,
-    /// BODY (RFC 6152).
+    /// BODY (RFC 6152, RFC 3030 3).
     pub body: BodyKind,
-    /// SMTPUTF8 was said (RFC 6531). It is not offered yet.
+    /// SMTPUTF8 was said (RFC 6531).
     pub utf8: bool,
+    /// REQUIRETLS was said (RFC 8689).
+    pub require_tls: bool,
     /// SIZE as declared (RFC 1870), in octets.
     pub size: Option<u64>,
     /// Accepted so far, each mailbox once.
@@ -29,6 +31,8 @@ pub struct Transaction {
     pub accepted: usize,
     /// RCPT commands that were refused.
     pub refused: usize,
+    /// BDAT has begun: octets of the chunks so far (RFC 3030 2).
+    pub chunked: Option<u64>,
     /// Where a recipient stands in `recipients`, by its hash.
     known: HashMap<u64, usize, BuildHasherDefault<DefaultHasher>>,
 }
@@ -41,11 +45,13 @@ impl Transaction {
             ret: params.ret,
             envid: params.envid,
             body: params.body,
-            utf8: false,
+            utf8: params.utf8,
+            require_tls: params.require_tls,
             size: params.size,
             recipients: Vec::new(),
             accepted: 0,
             refused: 0,
+            chunked: None,
             known: HashMap::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! Files that live in memory only.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -13,8 +14,7 @@ const PIECE: usize = 256 * 1024;
 /// A copy of the bytes 0 to `size` of `file`, which nobody can change any more. Fewer bytes there
 /// are `UnexpectedEof`.
 pub fn sealed_copy(file: &File, size: u64) -> io::Result<File> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut copy = File::from(memfd_create(c"message", flags)?);
+    let mut copy = unsealed(c"message")?;
     let mut piece = vec![0; usize::try_from(size).unwrap_or(PIECE).min(PIECE)];
     let mut at = 0;
     while at < size {
@@ -23,10 +23,26 @@ pub fn sealed_copy(file: &File, size: u64) -> io::Result<File> {
         copy.write_all(&piece[..length])?;
         at += length as u64;
     }
+    seal(copy)
+}
+
+/// A file with these bytes, which nobody can change any more; whoever gets its descriptor can read
+/// it, whatever his rights.
+pub fn sealed(bytes: &[u8]) -> io::Result<File> {
+    let mut file = unsealed(c"handed over")?;
+    file.write_all(bytes)?;
+    seal(file)
+}
+
+fn unsealed(name: &CStr) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?))
+}
+
+fn seal(file: File) -> io::Result<File> {
     let seals =
         SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(copy)
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -44,6 +60,7 @@ mod tests {
         assert_eq!(&bytes, b"message");
         assert!(copy.write_at(b"x", 0).is_err());
         assert!(copy.set_len(0).is_err());
+        assert_eq!(sealed(b"key").unwrap().metadata().unwrap().len(), 3);
         assert_eq!(sealed_copy(&file, 100).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

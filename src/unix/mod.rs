@@ -23,5 +23,6 @@ pub mod shadow;
 pub mod signals;
 pub mod sysexits;
 pub mod terminal;
+pub mod tls_sessions;
 pub mod users;
 pub mod wait;

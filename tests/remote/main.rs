@@ -247,15 +247,51 @@ fn servers_of_the_old_school_are_spoken_to_step_by_step() {
     assert_eq!(sink.messages().len(), 1);
 }
 
+/// Takes seven bits only.
+fn old_fashioned(asked: &Asked<'_>) -> Say {
+    if asked.is("EHLO") { say("250-sink\n250-PIPELINING\n250 SIZE 1000000") } else { polite(asked) }
+}
+
 #[test]
-fn eight_bit_text_is_not_sent_to_who_does_not_take_it() {
-    let (house, sink) =
-        one_host(|asked| if asked.is("EHLO") { say("250-sink\n250 PIPELINING") } else { polite(asked) });
-    let message = "žluť\r\n".as_bytes();
-    let mut wishes = request(d(), &["a@d.example"], message);
-    wishes.body = BodyKind::EightBitMime;
-    house.hand_out(&wishes, message);
-    assert_eq!(house.report().outcomes[0].status.to_string(), "5.6.3");
+fn eight_bit_text_is_converted_for_who_does_not_take_it() {
+    let (house, sink) = one_host(old_fashioned);
+    let head = "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n";
+    let message = format!(
+        "{head}--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\u{17e}lu\u{165}\r\n\
+         .\r\n--b\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\u{17e}\r\n--b--\r\n"
+    );
+    let wanted = "Received: from test\r\nContent-Type: multipart/mixed; boundary=b\r\n\
+        Content-Transfer-Encoding: 7bit\r\n\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Transfer-Encoding: quoted-printable\r\n\r\n=C5=BElu=C5=A5\r\n.\r\n--b\r\nContent-Type: application/x\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\nxb4=\r\n--b--\r\n";
+    // What was not called 8BITMIME, but is, and BINARYMIME, which we can't pass on.
+    for body in [BodyKind::EightBitMime, BodyKind::SevenBit, BodyKind::BinaryMime] {
+        let mut wishes = request(d(), &["a@d.example"], message.as_bytes());
+        wishes.body = body;
+        house.hand_out(&wishes, message.as_bytes());
+        assert_eq!(house.report().outcomes[0].status.to_string(), "2.0.0", "{body:?}");
+    }
+    let size = wanted.len();
+    assert_eq!(sink.commands("MAIL"), vec![format!("MAIL FROM:<s@own.example> SIZE={size}"); 3]);
+    assert!(sink.messages().iter().all(|got| got == wanted.as_bytes()), "{:?}", sink.messages());
+}
+
+#[test]
+fn a_signed_message_is_sent_to_who_takes_it_or_back() {
+    let message = "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n\u{17e}\r\n--b--\r\n";
+    let send = |house: &House| {
+        let mut wishes = request(d(), &["a@d.example"], message.as_bytes());
+        wishes.body = BodyKind::EightBitMime;
+        house.hand_out(&wishes, message.as_bytes());
+        let outcome = house.report().outcomes.remove(0);
+        (outcome.status.to_string(), outcome.text)
+    };
+    let (house, first, second) = two_hosts(old_fashioned, polite);
+    assert_eq!(send(&house).0, "2.0.0");
+    assert_eq!((first.commands("MAIL").len(), second.messages().len()), (0, 1));
+    let (house, sink) = one_host(old_fashioned);
+    let why = "the host does not offer 8BITMIME: converting would break its signature";
+    assert_eq!(send(&house), ("5.6.3".into(), why.into()));
     assert_eq!(sink.commands("MAIL").len(), 0);
 }
 

@@ -1,9 +1,9 @@
 //! The real program in a temporary folder, and a client that is as rude as it is told to be.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -65,10 +65,10 @@ impl Ground {
         let file = File::create(&log).unwrap();
         command.arg("-c").arg(self.path("posta.toml")).stderr(file).stdout(Stdio::null());
         let child = command.spawn().unwrap();
-        let mut daemon = Daemon { ground: self, child, log, address: None };
+        let mut daemon = Daemon { ground: self, child, log, addresses: vec![] };
         let line = daemon.wait_for_log("listens on ");
         let listens = line.split("listens on ").nth(1).unwrap();
-        daemon.address = listens.split(", ").find_map(|place| place.trim().parse().ok());
+        daemon.addresses = listens.split(", ").map(|place| place.trim().parse().ok()).collect();
         daemon
     }
 
@@ -104,9 +104,10 @@ impl Ground {
 /// The program, running.
 pub struct Daemon {
     pub ground: Ground,
-    child: Child,
+    pub child: Child,
     log: PathBuf,
-    address: Option<SocketAddr>,
+    /// In the order of the listeners; a Unix socket has none.
+    addresses: Vec<Option<SocketAddr>>,
 }
 
 impl Daemon {
@@ -123,8 +124,18 @@ impl Daemon {
 
     /// A client that has not read the greeting.
     pub fn connect_from(&self, source: &str) -> std::io::Result<Client> {
+        self.connect_to(0, source)
+    }
+
+    /// The same, at that listener.
+    pub fn connect_to(&self, listener: usize, source: &str) -> std::io::Result<Client> {
         let source: IpAddr = source.parse().unwrap();
-        Stream::connect(self.address.unwrap(), Some(source), LIMIT).map(Client::new)
+        Stream::connect(self.address(listener), Some(source), LIMIT).map(Client::new)
+    }
+
+    /// Where that listener listens.
+    pub fn address(&self, listener: usize) -> SocketAddr {
+        self.addresses[listener].unwrap()
     }
 
     pub fn signal(&self, name: &str) {
@@ -189,14 +200,38 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A client.
-pub struct Client {
-    stream: BufReader<Stream>,
+/// A client, over a plain connection or over TLS.
+pub struct Client<S = Stream> {
+    stream: BufReader<S>,
 }
 
 impl Client {
     pub fn new(mut stream: Stream) -> Client {
         stream.set_deadline(Some(Instant::now() + LIMIT));
+        Client { stream: BufReader::new(stream) }
+    }
+
+    pub fn half_close(&mut self) {
+        self.stream.get_mut().finish_writing().unwrap();
+    }
+
+    /// All that comes from now on.
+    pub fn into_reader(self) -> BufReader<Stream> {
+        self.stream
+    }
+
+    /// The connection itself, of which nothing has been read ahead.
+    pub fn into_socket(self) -> TcpStream {
+        assert!(self.stream.buffer().is_empty(), "{:?}", self.stream.buffer());
+        let socket = TcpStream::from(self.stream.get_ref().as_fd().try_clone_to_owned().unwrap());
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.set_write_timeout(Some(LIMIT)).unwrap();
+        socket
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn over(stream: S) -> Client<S> {
         Client { stream: BufReader::new(stream) }
     }
 
@@ -210,12 +245,22 @@ impl Client {
 
     /// The next reply: its last line, or nothing at the end of the connection.
     pub fn reply(&mut self) -> String {
+        self.lines().pop().unwrap_or_default()
+    }
+
+    /// The lines of the next reply; none at the end of the connection.
+    pub fn lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
             let mut line = String::new();
             self.stream.read_line(&mut line).unwrap();
             assert!(line.is_empty() || line.ends_with("\r\n"), "{line:?}");
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return line.trim_end().to_string();
+            let goes_on = line.as_bytes().get(3) == Some(&b'-');
+            if !line.is_empty() {
+                lines.push(line.trim_end().to_string());
+            }
+            if !goes_on {
+                return lines;
             }
         }
     }
@@ -233,6 +278,12 @@ impl Client {
         self.expect(expected)
     }
 
+    /// Says EHLO; gives what is offered.
+    pub fn greet(&mut self) -> Vec<String> {
+        self.send("EHLO client.test\r\n");
+        self.lines().into_iter().skip(1).map(|line| line[4..].to_string()).collect()
+    }
+
     /// Greets, and begins a message up to 354.
     pub fn begin(&mut self, recipient: &str) {
         self.say("EHLO client.test", "250");
@@ -244,10 +295,6 @@ impl Client {
     /// The server has closed the connection.
     pub fn expect_end(&mut self) {
         assert_eq!(self.reply(), "");
-    }
-
-    pub fn half_close(&mut self) {
-        self.stream.get_mut().finish_writing().unwrap();
     }
 }
 

@@ -1,7 +1,15 @@
 //! posta-smtpd alone: journeys from a client to the spool.
 
+#[path = "../certificates/mod.rs"]
+#[allow(dead_code)] // the rooms of TLS need the rest
+mod certificates;
 mod daemon;
 mod life;
+mod login;
+mod offers;
+mod others;
+mod secure;
+mod stand_in;
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -205,6 +213,25 @@ fn a_byte_now_and_then_comes_to_the_deadline() {
     }
     daemon.wait_for_log("timeout after DATA from unknown[127.0.0.1]");
     assert!(daemon.ground.messages().is_empty());
+}
+
+#[test]
+fn data_has_to_come_at_a_pace() {
+    let settings = HASTY.replace("message_timeout = \"2s\"", "min_data_rate = 1000000");
+    let mut daemon = Ground::new(&settings).start();
+    let mut trickles = daemon.client();
+    trickles.begin("x@example.org");
+    while trickles.try_send("N").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.wait_for_log("timeout after DATA from unknown[127.0.0.1]");
+    let mut trickles = daemon.client();
+    trickles.say("EHLO client.test", "250");
+    trickles.send("BDAT 100000\r\n");
+    while trickles.try_send("N").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.wait_for_log("timeout after BDAT from unknown[127.0.0.1]");
 }
 
 #[test]

@@ -189,16 +189,14 @@ impl Connection {
         let mut stuffer = Stuffer::default();
         bench.wire.clear();
         stuffer.push(message.trace, &mut bench.wire);
-        let mut at = 0;
+        let mut content = message.content();
         loop {
-            let block = match message.read(at, &mut bench.block) {
-                Ok(block) => block,
+            let (octets, last) = match content.next(&mut bench.block) {
+                Ok(next) => next,
                 // The dot must not follow: the connection is of no more use.
                 Err(error) => return Event::Broken(unreadable(&error)),
             };
-            stuffer.push(block, &mut bench.wire);
-            at += block.len() as u64;
-            let last = at >= message.size;
+            stuffer.push(octets, &mut bench.wire);
             if last {
                 std::mem::take(&mut stuffer).finish(&mut bench.wire);
             }

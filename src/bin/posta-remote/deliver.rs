@@ -9,6 +9,7 @@
 //! - Once a host has all of the content, nobody else gets it in this attempt: a silent host may have
 //!   kept it (RFC 1047).
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::time::Instant;
 
@@ -38,10 +39,10 @@ pub fn deliver(
     file: &File,
     bench: &mut Bench,
 ) -> Report {
-    let message = Message { trace: &request.trace, file, size: request.size };
+    let message = Message { trace: &request.trace, file, size: request.size, converted: None };
     let outcomes = vec![None; request.recipients.len()];
-    let (worst, reached, cut_short) = (None, false, false);
-    let mut job = Job { office, settings, request, message, outcomes, worst, reached, cut_short };
+    let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
+    let mut job = Job { office, settings, request, message, seven_bit, outcomes, worst, reached, cut_short };
     match candidate::language(&request.target) {
         Some(language) if !request.require_tls => {
             job.by_kept_connections(bench);
@@ -71,6 +72,9 @@ struct Job<'a> {
     settings: &'a Settings,
     request: &'a Request,
     message: Message<'a>,
+    /// For servers that take seven bits only, once one was met: the message, if it has more and can be
+    /// converted.
+    seven_bit: OnceCell<Result<Option<Message<'a>>, Finding>>,
     /// As many as there are recipients.
     outcomes: Vec<Option<Outcome>>,
     /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
@@ -81,7 +85,7 @@ struct Job<'a> {
     cut_short: bool,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     fn is_done(&self) -> bool {
         self.outcomes.iter().all(Option::is_some)
     }
@@ -181,14 +185,14 @@ impl Job<'_> {
         let mut may_be_dead = connection.transactions() > 0;
         let mut here = self.open();
         loop {
-            let mail = match self.mail(&here, connection, bench) {
-                Ok(mail) => mail,
+            let (message, body) = match self.fit(connection, bench) {
+                Ok(fit) => fit,
                 Err(finding) => {
                     self.note(finding, "");
                     return true;
                 }
             };
-            let verdicts = connection.deliver(mail, &self.message, bench);
+            let verdicts = connection.deliver(self.mail(&here, message, body), message, bench);
             if may_be_dead && !connection.was_heard() {
                 return false;
             }
@@ -226,30 +230,56 @@ impl Job<'_> {
         surplus
     }
 
-    /// The envelope for these recipients.
-    fn mail(&self, here: &[usize], connection: &Connection, bench: &mut Bench) -> Result<Mail, Finding> {
-        let request = self.request;
-        let mut body = request.body;
-        // Some call all their mail 8BITMIME; to a host without it only what is so is refused.
-        if body == BodyKind::EightBitMime
-            && !connection.offer().eight_bit_mime
-            && !self.message.is_eight_bit(&mut bench.block).map_err(|e| unreadable(&e))?
-        {
-            body = BodyKind::SevenBit;
+    /// The message as this host can take it, and the kind of its body. Where it can't, another host may.
+    fn fit(&self, connection: &Connection, bench: &mut Bench) -> Result<(&Message<'a>, BodyKind), Finding> {
+        let body = self.request.body;
+        if connection.offer().eight_bit_mime && body != BodyKind::BinaryMime {
+            return Ok((&self.message, body));
         }
+        match self.seven_bit.get_or_init(|| self.convert(connection, bench)) {
+            Err(finding) => Err(finding.clone()),
+            Ok(Some(converted)) => Ok((converted, BodyKind::SevenBit)),
+            // Some call all their mail 8BITMIME.
+            Ok(None) => Ok((&self.message, BodyKind::SevenBit)),
+        }
+    }
+
+    /// RFC 6152 3: what has octets above 127 is not sent to who has not said that he takes it: it is
+    /// converted, or sent back.
+    fn convert(&self, connection: &Connection, bench: &mut Bench) -> Result<Option<Message<'a>>, Finding> {
+        let is_binary = self.request.body == BodyKind::BinaryMime;
+        let block = &mut bench.block;
+        if !is_binary && !self.message.is_eight_bit(block).map_err(|e| unreadable(&e))? {
+            return Ok(None);
+        }
+        let converted = self.message.in_seven_bits(block).map_err(|e| unreadable(&e))?;
+        let message = converted.map_err(|why| {
+            let lacks = if is_binary { "BINARYMIME" } else { "the host does not offer 8BITMIME" };
+            Finding::ours(Status::new(5, 6, 3), format!("{lacks}: {why}"))
+        })?;
+        if message.converted.as_ref().is_some_and(|converted| converted.plan.breaks_signature()) {
+            let (id, peer) = (self.request.id, connection.peer());
+            info!("{id}: converted to seven bits for {peer}: its DKIM signature no longer holds");
+        }
+        Ok(Some(message))
+    }
+
+    /// The envelope for these recipients.
+    fn mail(&self, here: &[usize], message: &Message, body: BodyKind) -> Mail {
+        let request = self.request;
         let recipient = |at: &usize| {
             let rcpt = &request.recipients[*at];
             Recipient { address: rcpt.address.clone(), notify: rcpt.notify, original: rcpt.orcpt.clone() }
         };
-        Ok(Mail {
+        Mail {
             sender: request.sender.clone(),
             ret: request.ret,
             envid: request.envid.clone(),
             body,
             utf8: request.utf8,
-            size: self.message.length(),
+            size: message.length(),
             recipients: here.iter().map(recipient).collect(),
-        })
+        }
     }
 
     /// Keeps the connection for the next message, or ends it.

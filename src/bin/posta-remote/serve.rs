@@ -346,6 +346,9 @@ mod tests {
         fn is_waiting(&self) -> bool {
             false
         }
+        fn is_busy(&self) -> bool {
+            false
+        }
     }
 
     #[test]

@@ -6,10 +6,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use posta::net::seats::Limits;
+use posta::net::tls_store::Store;
+use posta::policy::access::Networks;
 use posta::policy::chain::Policy;
 use posta::route::Router;
 use posta::smtp::server;
 use posta::spool::{Committer, Spool};
+
+use crate::offer::Offers;
+use crate::owner::Owners;
 
 /// The house: one for the process.
 #[derive(Debug)]
@@ -20,6 +25,10 @@ pub struct House {
     pub spool: Arc<Spool>,
     /// Makes it durable.
     pub committer: Committer,
+    /// The certificates.
+    pub certificates: Arc<Store>,
+    /// How clients may log in.
+    pub offers: Offers,
 }
 
 /// What the administrator has said. A session keeps the terms that it began with; a reload makes
@@ -34,29 +43,60 @@ pub struct Terms {
     pub router: Router,
     /// How many sessions there may be.
     pub limits: Limits,
-    /// By listener: whether users hand their mail in there. A listener beyond the list is none.
-    pub submission: Vec<bool>,
+    /// By listener. A listener beyond the list is like the plainest.
+    pub entrances: Vec<Entrance>,
     /// For a whole command line, and for a client to take our replies.
     pub command_timeout: Duration,
     /// For each piece of message data.
     pub data_timeout: Duration,
     /// For the data of a whole message.
     pub message_timeout: Duration,
+    /// Octets of message data that have to come in a second, after the first piece's time.
+    pub min_data_rate: u64,
     /// Received fields in a message; more is a loop.
     pub max_hops: usize,
     /// Without this file nobody knows who exists here; none where it isn't needed.
     pub users: Option<PathBuf>,
+    /// Where posta-auth listens.
+    pub auth: PathBuf,
+    /// Whose addresses are whose.
+    pub owners: Owners,
+    /// Who has logged in is not shown with the address that he sends from.
+    pub hide_client: bool,
+    /// Who may say XCLIENT.
+    pub xclient_from: Networks,
+    /// Who may say XFORWARD.
+    pub xforward_from: Networks,
+}
+
+/// A listener, as the sessions that come by it see it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entrance {
+    /// Users hand their mail in here (RFC 6409).
+    pub submission: bool,
+    /// Sessions may turn to TLS, where there is a certificate.
+    pub starttls: bool,
+    /// Sessions begin with TLS.
+    pub implicit: bool,
+    /// Passwords may come without TLS: nobody reads along.
+    pub trusted: bool,
+    /// A proxy connects, and says for whom.
+    pub proxy: bool,
+    /// LMTP is spoken here (RFC 2033).
+    pub lmtp: bool,
 }
 
 impl House {
-    /// A house that takes everybody in on these terms.
-    pub fn new(terms: Terms, spool: Spool) -> House {
+    /// A house that takes everybody in on these terms. `run` is the folder of sockets.
+    pub fn new(terms: Terms, spool: Spool, certificates: Arc<Store>, run: PathBuf) -> House {
         let spool = Arc::new(spool);
         House {
             terms: RwLock::new(Arc::new(terms)),
             closing: AtomicBool::new(false),
             committer: Committer::new(Arc::clone(&spool)),
             spool,
+            certificates,
+            offers: Offers::new(run),
         }
     }
 

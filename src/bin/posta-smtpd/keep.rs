@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 
 use posta::logbook::entry::{Peer, Reject};
 use posta::logbook::sink;
-use posta::net::acceptor::{Acceptor, Arrival, Happening, Porch, TurnedAway, Why};
+use posta::net::acceptor::{Acceptor, Arrival, Guest, Happening, Porch, Turned, TurnedAway, Why};
 use posta::net::pool::{Crowd, Pool, Size, Work};
-use posta::net::seats::Full;
+use posta::net::seats::{Full, Seat};
 use posta::policy::chain::Client;
 use posta::smtp::reply::Reply;
+use posta::smtp::rule;
 use posta::unix::signals::Told;
 
+use crate::guest::text_of;
 use crate::house::House;
-use crate::session::{Bench, Cause, Session};
-use crate::tally::{brief, text_of};
+use crate::session::{Bench, Cause, Left, Session};
+use crate::tally::brief;
 
 /// Sessions that have begun a message have so long to finish it when the house closes.
 const CLOSING_TIME: Duration = Duration::from_secs(30);
@@ -66,20 +68,34 @@ impl Work for Desk {
             Job::Arrived(arrival) => (self.begin(*arrival), Cause::Opened),
             Job::Awake(session, cause) => (session, cause),
         };
-        if session.attend(cause, &self.house, bench, Some(crowd)) {
-            let deadline = session.deadline();
-            self.porch.park(session, deadline);
+        match session.attend(cause, &self.house, bench, Some(crowd)) {
+            Left::Over => {}
+            Left::Waiting => {
+                let deadline = session.deadline();
+                self.porch.park(session, deadline);
+            }
+            Left::Resting(until) => self.porch.rest(session, until),
         }
+    }
+}
+
+impl Guest for Box<Session> {
+    fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
+    fn is_stranger(&self) -> bool {
+        Session::is_stranger(self)
     }
 }
 
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
-        let submission = terms.submission.get(arrival.listener).copied().unwrap_or_default();
-        let client =
-            Client { address: arrival.address.map(|address| address.ip()), submission, ..Client::default() };
-        Box::new(Session::new(arrival.stream, client, terms, Some(arrival.seat)))
+        let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+        let address = arrival.address.map(|address| address.ip());
+        let client = Client { address, submission: entrance.submission, ..Client::default() };
+        Box::new(Session::new(arrival.stream, client, entrance, terms, Some(arrival.seat)))
     }
 }
 
@@ -93,7 +109,13 @@ pub fn keep(
 ) -> io::Result<()> {
     loop {
         match acceptor.wait()? {
-            Happening::Arrived(arrival) => offer(pool, house, Job::Arrived(Box::new(arrival))),
+            Happening::Arrived(arrival) | Happening::Patient(arrival) => {
+                offer(pool, house, Job::Arrived(Box::new(arrival)));
+            }
+            Happening::Left(address) => log::info!(
+                "lost connection after CONNECT from {}",
+                text_of(address.map(|address| address.ip()))
+            ),
             Happening::Awake(session, why) => offer(pool, house, Job::Awake(session, cause(why))),
             Happening::TurnedAway(client) => turn_away(client, house),
             Happening::Told(Told::Reload) => {
@@ -122,8 +144,10 @@ pub fn keep(
 
 fn cause(why: Why) -> Cause {
     match why {
-        Why::Readable => Cause::Readable,
+        // What the client has sent while the session rested is read now, and that it has gone is seen.
+        Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
         Why::Overdue => Cause::Overdue,
+        Why::Shed => Cause::Shed,
         Why::Closing => Cause::Closing,
     }
 }
@@ -144,9 +168,13 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
     let _ = stream.write_all(&word);
 }
 
-/// There is no seat for this client.
+/// This client has to go before it was greeted.
 fn turn_away(client: TurnedAway, house: &House) {
-    let reply = refusal(house, client.full);
+    let reply = match client.why {
+        Turned::Full(full) => refusal(house, full),
+        // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
+        Turned::TalkedFirst => rule::TALKED_FIRST.reply("wait for the greeting before you send anything"),
+    };
     let reject = Reject {
         id: None,
         at: "CONNECT",
@@ -167,7 +195,7 @@ fn turn_away(client: TurnedAway, house: &House) {
 fn refusal(house: &House, full: Full) -> Reply {
     let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
     match full {
-        Full::House => Reply::coded(421, 3, 2, text),
-        Full::Client => Reply::coded(421, 7, 0, text),
+        Full::House => rule::HOUSE_FULL.reply(text),
+        Full::Client => rule::CLIENT_FULL.reply(text),
     }
 }

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use posta::config::{Listen, ListenAddress, ListenTls};
+use posta::config::{Listen, ListenAddress};
 use posta::net::acceptor::Listener;
+use posta::net::tls_handover;
 use posta::unix::listeners::{bind_tcp, bind_unix, inherited};
 
 /// Anybody on this host may connect to a Unix socket; the folder it lies in decides who can.
@@ -29,9 +30,6 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
-    /// TLS from the first octet on.
-    #[error("{0}: tls = \"implicit\" is not there yet; set tls = \"none\", or take the listener out")]
-    Tls(String),
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -42,15 +40,20 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// What was handed over: sockets to listen on, and the one by which the keeper gives certificates.
+pub fn handed_over() -> Result<(Vec<OwnedFd>, Option<OwnedFd>), ListenError> {
+    let all = inherited().map_err(ListenError::Inherited)?;
+    let (keeper, sockets): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(name, _)| name == tls_handover::NAME);
+    let sockets = sockets.into_iter().map(|(_, fd)| fd).collect();
+    Ok((sockets, keeper.into_iter().next().map(|(_, fd)| fd)))
+}
+
 /// A listener for each entry, in the same order. What was handed over and fits no entry is closed.
-pub fn open(entries: &[Listen]) -> Result<Vec<Listener>, ListenError> {
-    let sockets = inherited().map_err(ListenError::Inherited)?;
-    let mut handed_over: Vec<Listener> = sockets.into_iter().filter_map(|(_, fd)| listener(fd)).collect();
+pub fn open(entries: &[Listen], sockets: Vec<OwnedFd>) -> Result<Vec<Listener>, ListenError> {
+    let mut handed_over: Vec<Listener> = sockets.into_iter().filter_map(listener).collect();
     let mut listeners = Vec::with_capacity(entries.len());
     for entry in entries {
-        if entry.tls == ListenTls::Implicit {
-            return Err(ListenError::Tls(name(&entry.address)));
-        }
         let found = handed_over.iter().position(|socket| fits(socket, &entry.address));
         listeners.push(match found {
             Some(place) => handed_over.swap_remove(place),

@@ -6,9 +6,10 @@
 //! With `-i` it serves the one client on its standard input and ends.
 //!
 //! ```text
-//! acceptor (keep) ──▶ worker: session ──▶ judge, recipient ──▶ policy, router
-//!    ▲                           │   └──▶ receive ──▶ spool
-//!    └────────── parked ─────────┘
+//! acceptor (keep) ──▶ worker: session ──▶ enter ──▶ TLS
+//!    ▲                           │   └──▶ act ──▶ judge, recipient ──▶ policy, router
+//!    │                           │         ├──▶ exchange, login ──▶ posta-auth
+//!    └───── parked, resting ─────┘         └──▶ receive ──▶ spool
 //! ```
 //!
 //! RIGHTS
@@ -18,18 +19,28 @@
 //! SECURITY
 //!   Security critical: reads from strangers.
 //!   Opens: its configuration, `run/users`, the aliases and tables, and `spool/new/`, where it only
-//!   makes files. Never opens a file with passwords in it, never delivers, and starts no program.
+//!   makes files; and before it gives its rights up the TLS keys, unless the keeper hands them over.
+//!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
 
+mod act;
+mod enter;
+mod exchange;
+mod guest;
 mod house;
 mod judge;
 mod keep;
+mod leave;
 mod listen;
-#[allow(dead_code)] // until the session calls it
 mod login;
+mod offer;
+mod owner;
 mod receive;
 mod recipient;
+mod remark;
 mod session;
+mod settings;
 mod tally;
+mod trace;
 
 use std::fs::File;
 use std::io;
@@ -39,22 +50,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use posta::config::{self, Config, DomainFate, Fault, Listen, LogTo, Users};
+use posta::config::{self, Config, Fault, LogTo};
 use posta::logbook::sink;
 use posta::net::acceptor::Acceptor;
 use posta::net::pool::Pool;
-use posta::net::seats::Limits;
 use posta::net::stream::Stream;
-use posta::policy::access::Networks;
-use posta::policy::chain::{Client, Policy, Rules};
-use posta::route::{self, Router};
-use posta::smtp::server;
+use posta::net::tls_store::Store;
+use posta::policy::chain::Client;
 use posta::spool::Spool;
 use posta::unix::durable::Disk;
 use posta::unix::signals::Signals;
 use posta::unix::{privilege, sandbox, users};
 
-use house::{House, Terms};
+use house::{Entrance, House};
 use keep::Desk;
 use listen::ListenError;
 use session::{Bench, Cause, Session};
@@ -137,10 +145,9 @@ fn serve(config: &Config) -> Result<(), Unable> {
     let signals = Signals::take_over();
     sink::start(PROGRAM, config.log.to, config.log.level);
     let signals = signals.map_err(os_error("signals"))?;
-    let listeners = listen::open(&config.listen).map_err(|error| match error {
-        ListenError::Tls(_) => Unable(CONFIG, error.to_string()),
-        _ => Unable(OS_ERROR, error.to_string()),
-    })?;
+    let (sockets, keeper) = listen::handed_over().map_err(unable_to_listen)?;
+    let listeners = listen::open(&config.listen, sockets).map_err(unable_to_listen)?;
+    let certificates = open_certificates(config, keeper)?;
     let places: Vec<String> = listeners.iter().map(listen::place).collect();
     give_rights_up(config)?;
     let files = privilege::raise_open_files().map_err(os_error("limit of open files"))?;
@@ -148,11 +155,13 @@ fn serve(config: &Config) -> Result<(), Unable> {
     if files < wanted {
         log::warn!("{files} open files may be too few for max_sessions: raise the limit to {wanted}");
     }
-    let house = Arc::new(House::new(terms(config), open_spool(config)?));
+    let house = Arc::new(house(config, certificates)?);
+    house.certificates.watch().map_err(os_error("certificates"))?;
     if let Some(missing) = house.terms().missing() {
         log::warn!("waiting for {}, which posta-auth writes; clients get 421 until then", missing.display());
     }
-    let acceptor = Acceptor::open(listeners, signals, limits(config)).map_err(os_error("acceptor"))?;
+    let acceptor =
+        Acceptor::open(listeners, signals, settings::limits(config)).map_err(os_error("acceptor"))?;
     let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
     let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
     log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
@@ -170,12 +179,14 @@ fn serve_standard_input(config: &Config) -> Result<(), Unable> {
         _ => config.log.to,
     };
     sink::start(PROGRAM, log_to, config.log.level);
+    let certificates = open_certificates(config, None)?;
     give_rights_up(config)?;
-    let house = House::new(terms(config), open_spool(config)?);
+    let house = house(config, certificates)?;
     let stream = Stream::standard(stdin, stdout).map_err(os_error("standard input"))?;
     let address = stream.peer_address().map(|address| address.ip().to_canonical());
     let client = Client { address, ..Client::default() };
-    let mut session = Session::new(stream, client, house.terms(), None);
+    let entrance = Entrance { starttls: true, ..Entrance::default() };
+    let mut session = Session::new(stream, client, entrance, house.terms(), None);
     session.attend(Cause::Opened, &house, &mut Bench::default(), None);
     Ok(())
 }
@@ -209,6 +220,20 @@ fn give_rights_up(config: &Config) -> Result<(), Unable> {
     sandbox::no_new_privileges().map_err(os_error("no_new_privs"))
 }
 
+fn unable_to_listen(error: ListenError) -> Unable {
+    Unable(OS_ERROR, error.to_string())
+}
+
+/// The certificates, from the keeper or from their files.
+fn open_certificates(config: &Config, keeper: Option<OwnedFd>) -> Result<Arc<Store>, Unable> {
+    Store::open(settings::tls_files(config), keeper).map_err(|error| Unable(CONFIG, error.to_string()))
+}
+
+fn house(config: &Config, certificates: Arc<Store>) -> Result<House, Unable> {
+    let terms = settings::terms(config).map_err(|error| Unable(CONFIG, error.to_string()))?;
+    Ok(House::new(terms, open_spool(config)?, certificates, config.run.clone()))
+}
+
 fn open_spool(config: &Config) -> Result<Spool, Unable> {
     Spool::for_writing(&config.spool, Arc::new(Disk))
         .map_err(|error| Unable(CANNOT_CREATE, error.to_string()))
@@ -240,50 +265,17 @@ fn reload(began_with: &Config, house: &House) -> bool {
                 config.smtpd.max_sessions = most;
             }
             config.listen.clone_from(&began_with.listen);
-            house.change(terms(&config));
+            house.certificates.change(settings::tls_files(&config));
+            match settings::terms(&config) {
+                Ok(terms) => house.change(terms),
+                Err(error) => {
+                    log::error!("{error}");
+                    log::error!("the configuration is not changed; mend the fault and send SIGHUP again");
+                    return false;
+                }
+            }
             log::info!("configuration read again");
             true
         }
     }
-}
-
-/// From the configuration to what a session needs.
-fn terms(config: &Config) -> Terms {
-    let users = config.run.join("users");
-    let has_users_file = |fate: &DomainFate| matches!(fate, DomainFate::Users { users: Users::File(_), .. });
-    Terms {
-        smtp: Arc::new(server::Settings {
-            hostname: config.hostname.clone(),
-            max_message_size: config.smtpd.max_message_size,
-            max_recipients: config.smtpd.max_recipients,
-            max_errors: config.smtpd.max_errors,
-        }),
-        policy: Policy::new(Rules {
-            relay_from: Networks::new(&config.smtpd.relay_from),
-            connections_per_minute: config.limits.connections_per_minute,
-            messages_per_minute: config.limits.messages_per_minute,
-            recipients_per_minute: config.limits.recipients_per_minute,
-        }),
-        limits: limits(config),
-        submission: config.listen.iter().map(|entry: &Listen| entry.submission).collect(),
-        command_timeout: config.smtpd.command_timeout,
-        data_timeout: config.smtpd.data_timeout,
-        message_timeout: config.smtpd.message_timeout,
-        max_hops: config.smtpd.max_hops,
-        users: config.domains.iter().any(|rule| has_users_file(&rule.fate)).then(|| users.clone()),
-        router: Router::new(route::Settings {
-            hostname: config.hostname.clone(),
-            postmaster: config.postmaster.clone(),
-            domains: config.domains.clone(),
-            mailbox: config.local.mailbox.clone(),
-            aliases: config.local.aliases.clone(),
-            delimiter: config.local.delimiter.clone(),
-            root_mailbox: config.local.root_mailbox.clone(),
-            users,
-        }),
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits { sessions: config.smtpd.max_sessions, per_client: config.smtpd.max_sessions_per_client }
 }

@@ -1,31 +1,34 @@
-//! The worker's side of a session: it does what the state machine says, blocking.
+//! The worker's side of a session: whose turn it is, and until when.
 //!
 //! Replies are gathered while complete lines are waiting, and sent in one write (RFC 2920 3.2). A
 //! session that has nothing to read is given back, to be parked. All waits end with the deadline of
 //! the phase: a command line has to be whole in time, however its octets trickle.
+//!
+//! What the state machine says is done in `act`; how a session begins, and how it turns to TLS, is
+//! in `enter`, how it ends in `leave`.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use posta::logbook::entry::{Peer, Reject};
-use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::id::Id;
 use posta::net::pool::Crowd;
 use posta::net::seats::Seat;
 use posta::net::stream::Stream;
 use posta::policy::chain::Client;
-use posta::policy::verdict::Verdict;
 use posta::smtp::line::{Line, LineReader};
 use posta::smtp::reply::Reply;
-use posta::smtp::server::{Action, Event, Server};
+use posta::smtp::server::{Action, Event, Server, Service};
 use posta::spool::Committed;
 
-use crate::house::{House, Terms};
-use crate::judge::judge;
-use crate::receive::receive;
-use crate::tally::{Named, Tally, Verb, brief, text_of};
+use crate::act::Next;
+use crate::exchange::Exchange;
+use crate::guest::Guest;
+use crate::house::{Entrance, House, Terms};
+use crate::receive::Chunks;
+use crate::tally::{Named, Tally, Verb};
 
 /// Longest command line that is taken, in octets with its CR LF. RFC 5321 4.5.3.1.4 asks for 512;
 /// the parameters of MAIL and RCPT (RFC 3461 4 above all) make that longer.
@@ -40,8 +43,8 @@ const GATHERED: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same, while others wait for a worker.
 const HASTE: Duration = Duration::from_millis(20);
-/// After our last word a client that is still talking is listened to for so long, and so much.
-const LINGER: (Duration, usize) = (Duration::from_millis(500), 1024 * 1024);
+/// No phase of a client's has more time while most workers are busy.
+const HURRY: Duration = Duration::from_secs(20);
 
 /// A session, with a worker or parked.
 #[derive(Debug)]
@@ -49,18 +52,41 @@ pub struct Session {
     pub stream: Stream,
     pub server: Server<Committed>,
     pub lines: LineReader,
-    pub client: Client,
+    pub guest: Guest,
+    /// Where the client has connected from, whoever it speaks for.
+    pub(crate) connected: Option<IpAddr>,
+    pub entrance: Entrance,
     pub terms: Arc<Terms>,
-    /// The next command line has to be whole by then.
-    deadline: Instant,
-    /// The client's address as the log has it.
-    address: String,
-    tally: Tally,
-    named: Named,
+    pub(crate) stage: Stage,
+    /// The next command line has to be whole by then, or the handshake done.
+    pub(crate) deadline: Instant,
+    pub(crate) tally: Tally,
+    pub(crate) named: Named,
     /// The message whose data has come, until it is answered.
     pub receiving: Option<Id>,
+    /// A message of which some chunks have come.
+    pub chunks: Option<Box<Chunks>>,
+    /// A login that waits for the client's next word.
+    pub(crate) exchange: Option<Exchange>,
+    /// The next answer is kept back for so long.
+    pub(crate) penalty: Option<Duration>,
+    /// An answer that is kept back.
+    pub(crate) owed: Vec<u8>,
+    /// Most workers are busy.
+    hurried: bool,
     /// Given back with the session.
-    _seat: Option<Seat>,
+    pub seat: Option<Seat>,
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Before its greeting.
+    Entering,
+    /// Before the handshake that STARTTLS has asked for.
+    Securing,
+    /// Commands and answers.
+    Talking,
 }
 
 /// What a worker keeps from session to session.
@@ -82,12 +108,25 @@ impl Default for Bench {
 pub enum Cause {
     /// It begins.
     Opened,
-    /// There is something to read.
+    /// There is something to read, or it has rested long enough.
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The house is full, and the seat is wanted for somebody else.
+    Shed,
     /// The house is closing.
     Closing,
+}
+
+/// How a worker leaves a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is over.
+    Over,
+    /// The client has nothing to say: to be parked.
+    Waiting,
+    /// The client is to wait for its answer until then, whatever it says.
+    Resting(Instant),
 }
 
 /// How a session was lost.
@@ -99,6 +138,8 @@ pub enum Loss {
     Late,
     /// It doesn't take our replies.
     Deaf,
+    /// It can't be talked to: there is no TLS where there has to be.
+    Unsecured,
 }
 
 impl From<io::Error> for Loss {
@@ -111,6 +152,8 @@ impl From<io::Error> for Loss {
 enum Turn {
     /// The client has nothing to say for now.
     Waits,
+    /// The client is to wait.
+    Rests(Instant),
     /// The last word is said.
     Over(Reply),
 }
@@ -123,19 +166,32 @@ impl AsFd for Session {
 
 impl Session {
     /// A session that is about to begin.
-    pub fn new(stream: Stream, client: Client, terms: Arc<Terms>, seat: Option<Seat>) -> Session {
+    pub fn new(
+        stream: Stream,
+        client: Client,
+        entrance: Entrance,
+        terms: Arc<Terms>,
+        seat: Option<Seat>,
+    ) -> Session {
         Session {
             stream,
-            server: Server::new(Arc::clone(&terms.smtp)),
+            server: Server::new(Arc::clone(&terms.smtp), Service::default()),
             lines: LineReader::new(MAX_COMMAND_LINE),
+            connected: client.address,
+            guest: Guest::new(client),
+            entrance,
+            stage: Stage::Entering,
             deadline: Instant::now() + terms.command_timeout,
             terms,
-            address: text_of(client.address),
-            client,
             tally: Tally::default(),
             named: Named::default(),
             receiving: None,
-            _seat: seat,
+            chunks: None,
+            exchange: None,
+            penalty: None,
+            owed: Vec::new(),
+            hurried: false,
+            seat,
         }
     }
 
@@ -144,31 +200,27 @@ impl Session {
         self.deadline
     }
 
-    /// The client, for the log. Nobody has asked the DNS for its name.
-    pub fn peer(&self) -> Peer<'_> {
-        Peer { name: None, address: &self.address }
-    }
-
-    /// Talks to the client until the session is over, or until it has said nothing for a while and is
-    /// to be parked, which is `true`. Without a crowd there is nobody to park for: it waits on.
+    /// Talks to the client until the session is over, or until it has said nothing for a while, or is
+    /// to wait for its answer. Without a crowd there is nobody to make room for: it goes on to the end.
     pub fn attend(
         &mut self,
         cause: Cause,
         house: &House,
         bench: &mut Bench,
         crowd: Option<&dyn Crowd>,
-    ) -> bool {
+    ) -> Left {
         self.lines.move_into(&mut bench.input);
         let turn = self.take_turn(cause, house, &mut bench.out, crowd);
         self.lines.move_out(&mut bench.input);
         bench.out.clear();
         match turn {
-            Ok(Turn::Waits) => return true,
+            Ok(Turn::Waits) => return Left::Waiting,
+            Ok(Turn::Rests(until)) => return Left::Resting(until),
             Ok(Turn::Over(reply)) => self.part(&reply),
             Err(loss) => self.lose(loss),
         }
-        log::info!("disconnect from {}{}", self.peer(), self.tally);
-        false
+        log::info!("disconnect from {}{}", self.guest.peer(), self.tally);
+        Left::Over
     }
 
     fn take_turn(
@@ -178,20 +230,41 @@ impl Session {
         out: &mut Vec<u8>,
         crowd: Option<&dyn Crowd>,
     ) -> Result<Turn, Loss> {
-        let mut next = match cause {
-            Cause::Opened => Some((None, self.open()?)),
-            Cause::Overdue => Some((None, self.overdue())),
-            Cause::Closing => Some((None, self.server.on(Event::Closing))),
-            Cause::Readable => None,
+        self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
+        out.append(&mut self.owed);
+        let mut next = match (self.stage, cause) {
+            (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
+            (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
+            (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
+            (Stage::Talking, _) => None,
+            (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
+            _ => match self.go_in(house, crowd)? {
+                Some(action) => Some((None, action)),
+                None => return Ok(Turn::Waits),
+            },
         };
         loop {
             if let Some((verb, action)) = next.take().or_else(|| self.next_line()) {
-                let last_word = self.carry_out(verb, action, house, out)?;
-                if last_word.is_some() || out.len() > GATHERED {
-                    self.flush(out)?;
-                }
-                if let Some(reply) = last_word {
-                    return Ok(Turn::Over(reply));
+                match self.carry_out(verb, action, house, out)? {
+                    Next::Line if out.len() > GATHERED => self.flush(out)?,
+                    Next::Line => {}
+                    Next::Handshake => match self.go_in(house, crowd)? {
+                        Some(action) => next = Some((None, action)),
+                        None => return Ok(Turn::Waits),
+                    },
+                    Next::Rest(wait) => {
+                        self.flush(out)?;
+                        if crowd.is_some() {
+                            return Ok(Turn::Rests(Instant::now() + wait));
+                        }
+                        // The only session of this process: there is nobody else to make wait.
+                        std::thread::sleep(wait);
+                        out.append(&mut self.owed);
+                    }
+                    Next::Over(reply) => {
+                        self.flush(out)?;
+                        return Ok(Turn::Over(reply));
+                    }
                 }
                 continue;
             }
@@ -199,48 +272,22 @@ impl Session {
             if house.is_closing() && self.server.transaction().is_none() {
                 next = Some((None, self.server.on(Event::Closing)));
             } else if !self.read_more(crowd)? {
-                if Instant::now() < self.deadline {
+                if Instant::now() >= self.deadline {
+                    next = Some((None, self.overdue()));
+                } else if !self.stream.has_buffered() {
                     return Ok(Turn::Waits);
                 }
-                next = Some((None, self.overdue()));
             }
-        }
-    }
-
-    /// The first action. Somebody who is not let in has a line in the log.
-    fn open(&mut self) -> io::Result<Action> {
-        log::info!("connect from {}", self.peer());
-        let action = match self.obstacle() {
-            Some(reply) => Action::HangUp(reply),
-            // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
-            None if self.is_stranger() && self.stream.readable_within(Duration::ZERO)? => {
-                self.server.on(Event::TooSoon)
-            }
-            None => self.server.on(Event::Opened),
-        };
-        if let Action::HangUp(reply) = &action {
-            self.log_reject(reply);
-        }
-        Ok(action)
-    }
-
-    /// Why the client can't come in.
-    fn obstacle(&self) -> Option<Reply> {
-        if let Some(missing) = self.terms.missing() {
-            log::warn!("{} is not there; is posta-auth running?", missing.display());
-            let text = format!("{} is not ready yet; try again later", self.terms.smtp.hostname);
-            return Some(Reply::coded(421, 3, 0, text));
-        }
-        match self.terms.policy.connection(&self.client, Instant::now()) {
-            Verdict::Accept => None,
-            Verdict::Refuse(reply) | Verdict::HangUp(reply) => Some(reply),
         }
     }
 
     /// The next line's verb, and what is to be done about it.
     fn next_line(&mut self) -> Option<(Option<Verb>, Action)> {
+        // What is said in an exchange is nobody's verb.
+        let in_exchange = self.server.is_logging_in().then_some(Verb::Auth);
+        self.lines.expect_exchange(in_exchange.is_some());
         let (verb, event) = match self.lines.next()? {
-            Line::Whole(line) => (Verb::of(line), Event::Line(line)),
+            Line::Whole(line) => (in_exchange.unwrap_or_else(|| Verb::of(line)), Event::Line(line)),
             Line::Long => (Verb::Unknown, Event::LongLine),
             Line::BareLineEnd => (Verb::Unknown, Event::BareLineEnd),
         };
@@ -248,106 +295,20 @@ impl Session {
         Some((Some(verb), self.server.on(event)))
     }
 
-    /// The deadline has passed.
-    fn overdue(&mut self) -> Action {
-        log::info!("timeout after {} from {}", self.tally.stage(), self.peer());
-        self.server.on(Event::TimedOut)
+    /// The time that a phase may take.
+    pub(crate) fn patience(&self, whole: Duration) -> Duration {
+        if self.hurried { whole.min(HURRY) } else { whole }
     }
 
-    /// The last line but one of a session that was lost.
-    fn lose(&mut self, loss: Loss) {
-        let (stage, peer) = (self.tally.stage(), self.peer());
-        match loss {
-            Loss::Gone => log::info!("lost connection after {stage} from {peer}"),
-            Loss::Deaf => log::info!("replies not taken after {stage} by {peer}"),
-            // In the middle of a message, where only the end of data has an answer. RFC 5321 3.8: the
-            // client may be told all the same, and is as well off if it can't be.
-            Loss::Late => {
-                if let Action::HangUp(reply) = self.overdue() {
-                    let mut word = Vec::new();
-                    reply.write_to(&mut word);
-                    self.stream.set_deadline(Some(Instant::now() + LINGER.0));
-                    let _ = self.stream.write_all(&word);
-                }
-            }
-        }
-    }
-
-    /// Does what an action says, and what comes of that; gives the last word if it is said.
-    fn carry_out(
-        &mut self,
-        verb: Option<Verb>,
-        mut action: Action,
-        house: &House,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Reply>, Loss> {
-        loop {
-            // RFC 2920 3.1: EHLO and DATA end a group. Who sends on all the same has not seen our
-            // answer, and may be somebody who makes another server send what is not SMTP.
-            if self.server.client_must_wait() && !self.lines.is_empty() && self.is_stranger() {
-                action = self.server.on(Event::TooSoon);
-            }
-            action = match action {
-                Action::Say(reply) => {
-                    self.note(verb, &reply);
-                    reply.write_to(out);
-                    self.deadline = Instant::now() + self.terms.command_timeout;
-                    return Ok(None);
-                }
-                Action::HangUp(reply) => {
-                    self.note(verb, &reply);
-                    reply.write_to(out);
-                    return Ok(Some(reply));
-                }
-                Action::Judge(question) => {
-                    let verdict = judge(&self.terms, &self.client, &question);
-                    self.named.remember(question);
-                    self.server.on(Event::Judged(verdict))
-                }
-                Action::TakeData { go_ahead } => {
-                    let outcome = receive(self, house, out, &go_ahead)?;
-                    self.server.on(Event::Data(outcome))
-                }
-            };
-        }
-    }
-
-    /// Counts a command with its answer; a no has its line in the log.
-    fn note(&mut self, verb: Option<Verb>, reply: &Reply) {
-        if let Some(verb) = verb {
-            self.tally.count(verb, reply.code < 400);
-            if reply.code >= 400 {
-                self.log_reject(reply);
-            }
-        }
-        self.receiving = None;
-    }
-
-    fn log_reject(&self, reply: &Reply) {
-        let (helo, extended) = self.server.greeted_as().unwrap_or_default();
-        let sender = self.named.sender.as_ref().map(ReversePath::to_string);
-        let recipient = self.named.recipient.as_ref().map(Mailbox::to_string);
-        let stage = match self.receiving {
-            Some(_) => "END-OF-MESSAGE".to_string(),
-            None => self.tally.stage().to_string(),
-        };
-        let reject = Reject {
-            id: self.receiving,
-            at: &stage,
-            peer: self.peer(),
-            reply: &brief(reply),
-            from: sender.as_deref(),
-            to: recipient.as_deref(),
-            proto: if extended { "ESMTP" } else { "SMTP" },
-            helo,
-        };
-        log::info!("{reject}");
+    /// The client has the whole time for its next command line.
+    pub(crate) fn wind_up(&mut self) {
+        self.deadline = Instant::now() + self.patience(self.terms.command_timeout);
     }
 
     /// Sends what was gathered.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Loss> {
         if !out.is_empty() {
-            self.stream.set_deadline(Some(Instant::now() + self.terms.command_timeout));
+            self.stream.set_deadline(Some(Instant::now() + self.patience(self.terms.command_timeout)));
             self.stream.write_all(out).map_err(|error| match Loss::from(error) {
                 Loss::Late => Loss::Deaf,
                 loss => loss,
@@ -375,28 +336,18 @@ impl Session {
         }
     }
 
-    /// Somebody from the net who has shown no right to anything. Our own clients, and whoever is at
-    /// the other end of a pipe, may be simple-minded programs.
-    fn is_stranger(&self) -> bool {
-        self.client.address.is_some() && !self.terms.policy.may_relay(&self.client)
+    /// Whether the client has begun to talk; one that has not is waited for by the acceptor, and not
+    /// by a worker.
+    pub(crate) fn has_word(&self, crowd: Option<&dyn Crowd>) -> io::Result<bool> {
+        match crowd {
+            None => Ok(true),
+            Some(crowd) => self.stream.readable_within(if crowd.is_waiting() { HASTE } else { PATIENCE }),
+        }
     }
 
-    /// Ends the connection after our last word. A client that is talking still is listened to for a
-    /// moment: closing at once would make the last word get lost.
-    fn part(&mut self, last_word: &Reply) {
-        let talks_on = last_word.code >= 400
-            && (!self.lines.is_empty() || self.stream.readable_within(Duration::ZERO).unwrap_or_default());
-        if !talks_on || self.stream.finish_writing().is_err() {
-            return;
-        }
-        let (time, mut most) = LINGER;
-        self.stream.set_deadline(Some(Instant::now() + time));
-        let mut sink = [0; 4096];
-        while most > 0 {
-            match self.stream.read(&mut sink) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => most = most.saturating_sub(count),
-            }
-        }
+    /// Somebody from the net who has shown no right to anything. Our own clients, and whoever is at
+    /// the other end of a pipe, may be simple-minded programs.
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.guest.client.address.is_some() && !self.terms.policy.may_relay(&self.guest.client)
     }
 }

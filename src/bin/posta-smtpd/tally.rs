@@ -1,7 +1,6 @@
 //! What a session has done, for the log.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::smtp::reply::Reply;
@@ -12,9 +11,15 @@ use posta::smtp::server::Question;
 pub enum Verb {
     Helo,
     Ehlo,
+    Lhlo,
+    StartTls,
+    Auth,
+    Xclient,
+    Xforward,
     Mail,
     Rcpt,
     Data,
+    Bdat,
     Rset,
     Noop,
     Vrfy,
@@ -25,12 +30,18 @@ pub enum Verb {
 }
 
 /// In the order of the log line: the verb and the octets that a client sends for it.
-const NAMES: [(Verb, &str); 11] = [
+const NAMES: [(Verb, &str); 17] = [
     (Verb::Helo, "HELO"),
     (Verb::Ehlo, "EHLO"),
+    (Verb::Lhlo, "LHLO"),
+    (Verb::StartTls, "STARTTLS"),
+    (Verb::Auth, "AUTH"),
+    (Verb::Xclient, "XCLIENT"),
+    (Verb::Xforward, "XFORWARD"),
     (Verb::Mail, "MAIL"),
     (Verb::Rcpt, "RCPT"),
     (Verb::Data, "DATA"),
+    (Verb::Bdat, "BDAT"),
     (Verb::Rset, "RSET"),
     (Verb::Noop, "NOOP"),
     (Verb::Vrfy, "VRFY"),
@@ -149,11 +160,6 @@ pub fn brief(reply: &Reply) -> String {
         Some(status) => format!("{} {status} {text}", reply.code),
         None => format!("{} {text}", reply.code),
     }
-}
-
-/// An address as the log has it.
-pub fn text_of(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unknown".to_string(), |address| address.to_string())
 }
 
 #[cfg(test)]

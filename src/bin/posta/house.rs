@@ -183,28 +183,6 @@ fn account(setting: &str, name: &str) -> Result<Rights, String> {
     Ok(Rights { uid: account.uid, gid: account.gid, groups })
 }
 
-/// Whether every key in a folder of certificates can be read: better told now than at the first
-/// handshake. (That of a single certificate was looked for with the configuration.)
-pub fn check_keys(config: &Config) -> Result<(), String> {
-    match &config.tls.certificate {
-        Some(folder) if folder.is_dir() => check_folder(folder),
-        _ => Ok(()),
-    }
-}
-
-fn check_folder(folder: &Path) -> Result<(), String> {
-    let fault = |path: &Path, error: io::Error| format!("tls.certificate: {}: {error}", path.display());
-    for entry in std::fs::read_dir(folder).map_err(|error| fault(folder, error))? {
-        let name = entry.map_err(|error| fault(folder, error))?.path();
-        for file in ["cert.pem", "key.pem"].map(|file| name.join(file)) {
-            if name.is_dir() {
-                File::open(&file).map_err(|error| fault(&file, error))?;
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,16 +212,5 @@ mod tests {
         std::fs::remove_dir(spool.join("new")).unwrap();
         fill_spool(&spool, &Owners::Caller).unwrap();
         assert!(spool.join("drop").is_dir() && !spool.join("new").exists());
-    }
-
-    #[test]
-    fn a_key_that_cant_be_read_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let name = folder.path().join("mail.example.org");
-        std::fs::create_dir(&name).unwrap();
-        std::fs::write(name.join("cert.pem"), "x").unwrap();
-        assert!(check_folder(folder.path()).unwrap_err().contains("mail.example.org/key.pem"));
-        std::fs::write(name.join("key.pem"), "x").unwrap();
-        assert_eq!(check_folder(folder.path()), Ok(()));
     }
 }

@@ -1,6 +1,7 @@
 //! The loop: starts what is to run, hears of what has ended, does what it is told by signals.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -13,8 +14,10 @@ use posta::unix::signals::{Signals, Told};
 
 use posta::config::{self, Config};
 use posta::logbook::sink;
+use posta::net::tls_handover;
 
-use crate::house::{self, House, Owners};
+use crate::house::{House, Owners};
+use crate::keys::{self, Keys};
 use crate::program::{PROGRAMS, Patience, Program, SMTPD};
 use crate::sockets::Sockets;
 
@@ -46,6 +49,7 @@ struct Kept {
 pub struct Keeper {
     signals: Signals,
     sockets: Sockets,
+    keys: Keys,
     owners: Owners,
     /// What `-c` said, to be passed on.
     file: Option<PathBuf>,
@@ -61,6 +65,7 @@ impl Keeper {
         signals: Signals,
         house: House,
         sockets: Sockets,
+        keys: Keys,
         owners: Owners,
         file: Option<&Path>,
         config: Config,
@@ -81,14 +86,14 @@ impl Keeper {
         };
         let kept = PROGRAMS.iter().map(kept).collect();
         let file = file.map(Path::to_path_buf);
-        Keeper { signals, sockets, owners, file, config, kept, begun: now, _house: house }
+        Keeper { signals, sockets, keys, owners, file, config, kept, begun: now, _house: house }
     }
 
     /// Keeps everything running until SIGTERM, and then ends it.
     pub fn keep(mut self) {
         loop {
-            let wait = self.start_due();
-            match self.signals.wait(wait) {
+            let wait = self.start_due().map_or(keys::LOOK, |wait| wait.min(keys::LOOK));
+            match self.signals.wait(Some(wait)) {
                 Ok(Some(Told::Terminate)) => break,
                 Ok(Some(Told::Reload)) => self.reload(),
                 Ok(Some(Told::Louder)) => sink::louder(),
@@ -100,6 +105,7 @@ impl Keeper {
                 }
             }
             self.reap();
+            self.keys.look();
         }
         self.end();
     }
@@ -149,10 +155,15 @@ impl Keeper {
         }
     }
 
-    fn spawn(&self, program: &Program) -> io::Result<Child> {
+    fn spawn(&mut self, program: &Program) -> io::Result<Child> {
         let path = child::program(program.name, &self.config.libexec)?;
         let rights = program.user.rights(&self.owners).cloned();
-        let mut command = child::command(&path, &self.sockets.of(program.name), rights)?;
+        let mut sockets = self.sockets.of(program.name);
+        let keys = if program.name == SMTPD { Some(self.keys.for_a_new_child()?) } else { None };
+        if let Some(keys) = &keys {
+            sockets.push((tls_handover::NAME.to_string(), keys.as_fd()));
+        }
+        let mut command = child::command(&path, &sockets, rights)?;
         if let Some(file) = &self.file {
             command.arg("-c").arg(file);
         }
@@ -191,10 +202,13 @@ impl Keeper {
                 return;
             }
         };
-        if let Err(why) = house::check_keys(&config) {
-            error!("{why}; the configuration stays as it was");
-            return;
-        }
+        let keys = match Keys::read(&config) {
+            Ok(keys) => keys,
+            Err(why) => {
+                error!("{why}; the configuration stays as it was");
+                return;
+            }
+        };
         let changed = match self.sockets.rebind(&config.listen, &self.owners) {
             Ok(changed) => changed,
             Err(error) => {
@@ -202,6 +216,8 @@ impl Keeper {
                 return;
             }
         };
+        // Before the child hears of it: what it then looks for is there.
+        self.keys.become_these(keys);
         warn_of_restart(&self.config, &config);
         self.config = Config { run: self.config.run.clone(), ..config };
         info!("configuration read again");

@@ -2,15 +2,17 @@
 //! starts them again when they end.
 //!
 //! SECURITY
-//!   Runs as root, so it is small: it reads the configuration and nothing else. It binds the
+//!   Runs as root, so it is small: it parses the configuration and nothing else. It binds the
 //!   listening sockets and hands them over, but never accepts a connection, reads no byte from one,
-//!   touches no mail; of the spool it only makes the folders, where there are none. It looks whether the TLS key can be read, and does not keep it.
+//!   touches no mail; of the spool it only makes the folders, where there are none. It reads the TLS
+//!   keys and hands them, unparsed, to posta-smtpd, which may not open them itself.
 //!   Single threaded: its children are told of its end by the kernel, which watches the very thread
 //!   that started them.
 //!   Without root, or with `drop_privileges = false`, it and all it starts run as the caller.
 
 mod house;
 mod keep;
+mod keys;
 mod program;
 mod sockets;
 
@@ -28,6 +30,7 @@ use posta::logbook::sink;
 
 use crate::house::{House, Owners};
 use crate::keep::Keeper;
+use crate::keys::Keys;
 use crate::sockets::Sockets;
 
 fn options() -> Options {
@@ -93,14 +96,14 @@ fn start(file: Option<&Path>, config: Config) -> Result<Keeper, (u8, String)> {
         warn!("the limit of open files stays as it is: {error}");
     }
     let owners = Owners::find(&config).map_err(|why| (sysexits::CONFIG, why))?;
-    house::check_keys(&config).map_err(|why| (sysexits::CONFIG, why))?;
+    let keys = Keys::read(&config).map_err(|why| (sysexits::CONFIG, why))?;
     let house = House::enter(&config.run).map_err(|error| (error.exit_code(), error.to_string()))?;
     house::fill_spool(&config.spool, &owners).map_err(|why| (sysexits::CANTCREAT, why))?;
     let patience = house.has_predecessor().then_some(&signals);
     let sockets =
         Sockets::bind(&config, &owners, patience).map_err(|error| (sysexits::OSERR, error.to_string()))?;
     info!("posta {} started, configuration {}", env!("CARGO_PKG_VERSION"), name_of(&config));
-    Ok(Keeper::new(signals, house, sockets, owners, file, config))
+    Ok(Keeper::new(signals, house, sockets, keys, owners, file, config))
 }
 
 fn name_of(config: &Config) -> String {

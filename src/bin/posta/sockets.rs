@@ -190,7 +190,8 @@ mod tests {
 
     fn tcp(port: u16) -> Listen {
         let address = ListenAddress::Tcp(([127, 0, 0, 1], port).into());
-        Listen { address, tls: ListenTls::None, submission: false }
+        let (submission, trusted, proxy, lmtp) = (false, false, false, false);
+        Listen { address, tls: ListenTls::None, submission, trusted, proxy, lmtp }
     }
 
     /// A port that is free at this moment.

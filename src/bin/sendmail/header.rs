@@ -1,4 +1,4 @@
-//! The header of a message to be sent: whom its fields name, and what is changed in it.
+//! The header of a message to be sent: whom its fields name.
 
 use posta::mail::addresses::{ListError, parse_list};
 
@@ -39,23 +39,6 @@ pub struct BadField {
     pub why: ListError,
 }
 
-/// Never passed on: whom a blind copy goes to is nobody's business (RFC 5322 3.6.3), and the return path
-/// is for the last host to put on (RFC 5321 4.4).
-const DROPPED: [&str; 3] = ["bcc", "resent-bcc", "return-path"];
-/// Fields whose addresses get our domain where they have none.
-const COMPLETED: [&str; 10] = [
-    "from",
-    "sender",
-    "reply-to",
-    "to",
-    "cc",
-    "resent-from",
-    "resent-sender",
-    "resent-reply-to",
-    "resent-to",
-    "resent-cc",
-];
-
 impl Header {
     /// Of whole fields, with their line ends.
     pub fn new(fields: Vec<Vec<u8>>) -> Header {
@@ -63,13 +46,8 @@ impl Header {
     }
 
     /// Whether the message is sent once more by somebody who had received it (RFC 5322 3.6.6).
-    pub fn is_resent(&self) -> bool {
+    fn is_resent(&self) -> bool {
         self.fields.iter().any(Field::is_resent)
-    }
-
-    /// Whether a field of that name (in lower case) is there.
-    pub fn has(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| field.name == name)
     }
 
     /// Whom the header names: To, Cc and Bcc; of a message that is resent the same of its topmost
@@ -100,38 +78,6 @@ impl Header {
         }
         block
     }
-
-    /// Removes what is not passed on.
-    pub fn drop_private(&mut self) {
-        self.fields.retain(|field| !DROPPED.contains(&field.name.as_str()));
-    }
-
-    /// Puts `@domain` after addresses that have none. A field that can't be read stays as it is.
-    pub fn complete_addresses(&mut self, domain: &str) {
-        for field in self.fields.iter_mut().filter(|f| COMPLETED.contains(&f.name.as_str())) {
-            let Ok(list) = parse_list(field.body()) else { continue };
-            let start = field.raw.len() - field.body().len();
-            for at in list.iter().rev().filter_map(|listed| listed.unqualified_at) {
-                let addition = format!("@{domain}").into_bytes();
-                field.raw.splice(start + at..start + at, addition);
-            }
-        }
-    }
-
-    /// Adds a field at the end.
-    pub fn add(&mut self, name: &str, body: &str) {
-        self.fields.push(Field::new(format!("{name}: {body}\n").into_bytes()));
-    }
-
-    /// The whole header, each field with a line end.
-    pub fn write_to(&self, out: &mut Vec<u8>) {
-        for field in &self.fields {
-            out.extend_from_slice(&field.raw);
-            if !field.raw.ends_with(b"\n") {
-                out.push(b'\n');
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -149,18 +95,10 @@ mod tests {
         Header::new(fields)
     }
 
-    fn written(header: &Header) -> String {
-        let mut out = Vec::new();
-        header.write_to(&mut out);
-        String::from_utf8(out).unwrap()
-    }
-
     #[test]
-    fn recipients_come_from_all_three_fields_and_bcc_goes() {
-        let mut h = header("To: a@x, B <b@x>\nSubject: s\nCC : c\nBcc: d@x,\n e@x\nTo: f@x\n");
+    fn recipients_come_from_all_three_fields() {
+        let h = header("To: a@x, B <b@x>\nSubject: s\nCC : c\nBcc: d@x,\n e@x\nTo: f@x\n");
         assert_eq!(h.recipients().unwrap(), ["a@x", "b@x", "c", "d@x", "e@x", "f@x"]);
-        h.drop_private();
-        assert_eq!(written(&h), "To: a@x, B <b@x>\nSubject: s\nCC : c\nTo: f@x\n");
     }
 
     #[test]
@@ -171,18 +109,6 @@ mod tests {
         );
         assert!(h.is_resent());
         assert_eq!(h.recipients().unwrap(), ["new@x", "blind@x"]);
-    }
-
-    #[test]
-    fn addresses_are_completed_where_they_stand() {
-        let mut h =
-            header("From: root (Cron Daemon)\nTo: Bob <bob>,\n al, c@y\nSubject: bob\nCc: broken <\n");
-        h.complete_addresses("host.example");
-        assert_eq!(
-            written(&h),
-            "From: root@host.example (Cron Daemon)\nTo: Bob <bob@host.example>,\n al@host.example, c@y\n\
-             Subject: bob\nCc: broken <\n"
-        );
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-/// Most bytes of a header; a message with more is no mail.
-pub const MAX_HEADER: usize = 1024 * 1024;
+use posta::mail::complete::MAX_HEADER;
+use posta::mail::header::is_field;
+
 /// A line is read in pieces of this size, so that an endless one needs no memory.
 const PIECE: u64 = 64 * 1024;
 
@@ -58,13 +59,6 @@ impl HeaderLines {
             }
         }
     }
-}
-
-/// A name of printable characters without colon, perhaps blanks (RFC 5322 4.5), and a colon.
-fn is_field(line: &[u8]) -> bool {
-    let Some(colon) = memchr::memchr(b':', line) else { return false };
-    let name = line[..colon].trim_ascii_end();
-    !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }
 
 fn is_empty(line: &[u8]) -> bool {

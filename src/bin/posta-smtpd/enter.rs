@@ -1,0 +1,129 @@
+//! How a session begins: by the word of a proxy, by TLS, by the greeting; and how it turns to TLS
+//! later.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use posta::logbook::entry::Said;
+use posta::net::pool::Crowd;
+use posta::net::proxy::{self, Header};
+use posta::policy::chain::Client;
+use posta::policy::verdict::Verdict;
+use posta::smtp::reply::Reply;
+use posta::smtp::rule;
+use posta::smtp::server::{Action, Event, Server};
+
+use crate::guest::Guest;
+use crate::house::House;
+use crate::offer;
+use crate::session::{Loss, Session, Stage};
+
+/// A handshake, and a proxy's header, may take so long.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+
+impl Session {
+    /// Does what has to be done before commands come: all that is before the greeting, or a handshake.
+    /// None: the client has not begun with its part, and the session is to be parked until it does.
+    pub(crate) fn go_in(&mut self, house: &House, crowd: Option<&dyn Crowd>) -> Result<Option<Action>, Loss> {
+        let limit = Instant::now() + self.patience(HANDSHAKE);
+        self.deadline = self.deadline.min(limit);
+        let waits_for_client = self.stage == Stage::Securing || self.entrance.proxy || self.entrance.implicit;
+        if waits_for_client && !self.has_word(crowd)? {
+            return Ok(None);
+        }
+        let action = if self.stage == Stage::Securing {
+            self.secure(house)?;
+            self.server.on(Event::Secured)
+        } else {
+            self.enter(house)?
+        };
+        self.stage = Stage::Talking;
+        self.wind_up();
+        Ok(Some(action))
+    }
+
+    /// All that is before the greeting.
+    fn enter(&mut self, house: &House) -> Result<Action, Loss> {
+        if self.entrance.proxy
+            && let Err(reply) = self.ask_proxy()
+        {
+            // Under TLS it could not be read.
+            return if self.entrance.implicit { Err(Loss::Unsecured) } else { Ok(Action::HangUp(reply)) };
+        }
+        self.connected = self.guest.client.address;
+        log::info!("connect from {}", self.guest.peer());
+        if self.entrance.implicit {
+            self.secure(house)?;
+        }
+        let service = offer::service(house, &self.terms, self.entrance, &self.guest.client);
+        self.server = Server::new(Arc::clone(&self.terms.smtp), service);
+        let action = match self.obstacle() {
+            Some(reply) => Action::HangUp(reply),
+            // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
+            None if self.is_stranger() && self.stream.readable_within(Duration::ZERO)? => {
+                self.server.on(Event::TooSoon)
+            }
+            None => self.server.on(Event::Opened),
+        };
+        if let Action::HangUp(reply) = &action {
+            self.log_reject(reply);
+        }
+        Ok(action)
+    }
+
+    /// Hears from the proxy who the client is.
+    fn ask_proxy(&mut self) -> Result<(), Reply> {
+        match proxy::take(&mut self.stream, self.deadline) {
+            Ok(Header::Client { from, .. }) => self.guest.move_to(Some(from.ip().to_canonical())),
+            Ok(Header::Unknown) => self.guest.move_to(None),
+            Ok(Header::Local) => {}
+            Err(fault) => {
+                log::warn!("proxy {}: {fault}", self.guest.peer());
+                let text = format!("{} does not know who you are", self.terms.smtp.hostname);
+                return Err(rule::PROXY.reply(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the client can't come in.
+    pub(crate) fn obstacle(&self) -> Option<Reply> {
+        if let Some(missing) = self.terms.missing() {
+            log::warn!("{} is not there; is posta-auth running?", missing.display());
+            let text = format!("{} is not ready yet; try again later", self.terms.smtp.hostname);
+            return Some(rule::NOT_READY.reply(text));
+        }
+        match self.terms.policy.connection(&self.guest.client, Instant::now()) {
+            Verdict::Accept => None,
+            Verdict::Refuse(reply) | Verdict::HangUp(reply) => Some(reply),
+        }
+    }
+
+    /// The server's part of the handshake, by the session's deadline.
+    fn secure(&mut self, house: &House) -> Result<(), Loss> {
+        let peer = self.guest.peer();
+        let Some(certificates) = house.certificates.current() else {
+            log::error!("no TLS for {peer}: there is no certificate any more; see tls.certificate");
+            return Err(Loss::Unsecured);
+        };
+        self.stream.set_deadline(Some(self.deadline));
+        if let Err(fault) = self.stream.secure(&certificates) {
+            log::info!("SSL_accept error from {peer}: {}", Said(&fault.to_string()));
+            return Err(Loss::Unsecured);
+        }
+        let Some(tls) = self.stream.security() else { return Err(Loss::Unsecured) };
+        let encryption = crate::trace::encryption(tls);
+        // As Postfix calls them: a client is anonymous, or one whose certificate has been verified.
+        let kind = if tls.fingerprint.is_some() { "Trusted" } else { "Anonymous" };
+        log::info!("{kind} TLS connection established from {peer}: {encryption}");
+        self.guest.client.fingerprint.clone_from(&tls.fingerprint);
+        Ok(())
+    }
+
+    /// The client is nobody but who has connected, or whom the proxy has named: what was learnt since
+    /// is forgotten (RFC 3207 4.2).
+    pub(crate) fn forget_guest(&mut self) {
+        let submission = self.entrance.submission;
+        self.guest = Guest::new(Client { address: self.connected, submission, ..Client::default() });
+    }
+}

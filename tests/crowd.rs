@@ -1,0 +1,73 @@
+//! posta-smtpd in a crowd: strangers who hold all seats, clients that talk before they are greeted.
+
+#[allow(dead_code)]
+#[path = "smtpd/daemon.rs"]
+mod daemon;
+
+use std::time::{Duration, Instant};
+
+use daemon::{Client, Daemon, Ground};
+
+/// Nothing takes so long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Who comes over 127.0.0.9 is ours; all others of 127.0.0.0/8 are strangers.
+fn house(settings: &str) -> Daemon {
+    let listen = "[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    Ground::new(&format!("{listen}[smtpd]\nrelay_from = [\"127.0.0.9\"]\n{settings}")).start()
+}
+
+/// Tries until there is a seat; every refusal on the way is an answer in good order.
+fn let_in(daemon: &Daemon, source: &str) -> Client {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let mut client = daemon.connect_from(source).unwrap();
+        let answer = client.reply();
+        if answer.starts_with("220 ") {
+            return client;
+        }
+        assert!(answer.starts_with("421 4.3.2 ") && answer.ends_with("[P0101]"), "{answer}");
+        assert!(Instant::now() < end, "no seat in {LIMIT:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn strangers_who_hold_all_seats_make_room_for_new_clients() {
+    const SEATS: usize = 50;
+    let daemon = house(&format!("max_sessions = {SEATS}\nmax_sessions_per_client = {SEATS}\n"));
+    let mut ours = daemon.client_from("127.0.0.9");
+    let mut idle: Vec<Client> = (1..SEATS).map(|_| daemon.client_from("127.0.0.2")).collect();
+    let mut newcomers: Vec<Client> = (0..5).map(|_| let_in(&daemon, "127.0.0.3")).collect();
+    for client in &mut newcomers {
+        client.send("EHLO newcomer.example\r\n");
+        client.expect("250");
+    }
+    // As many have gone for them, each with a word.
+    let shed = || daemon.read_log().matches("[P0103]").count();
+    daemon::wait_until("five are shed", || shed() == 5);
+    let mut words = 0;
+    for stranger in &mut idle {
+        stranger.half_close();
+        let word = stranger.reply();
+        words += usize::from(word.starts_with("421 4.3.2 ") && word.ends_with("[P0103]"));
+    }
+    assert_eq!(words, 5);
+    // Who may relay stays, though nobody was silent for longer.
+    ours.send("NOOP\r\n");
+    ours.expect("250");
+}
+
+#[test]
+fn a_client_that_has_its_share_drives_nobody_out() {
+    let daemon = house("max_sessions = 2\nmax_sessions_per_client = 1\n");
+    let mut one = daemon.client_from("127.0.0.2");
+    let _two = let_in(&daemon, "127.0.0.3");
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        let answer = daemon.connect_from("127.0.0.3").unwrap().reply();
+        assert!(answer.ends_with("[P0102]"), "{answer}");
+    }
+    one.send("NOOP\r\n");
+    one.expect("250");
+}
