@@ -5,7 +5,7 @@
 #   make check      runs every test
 #   make install    installs into DESTDIR and PREFIX
 #   make bench      measures, beside Postfix where it is installed
-#   make fuzz       feeds random input to parsers and sessions, SECONDS=n for each
+#   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
 PREFIX  = /usr/local
 DESTDIR =

@@ -152,9 +152,9 @@ fn all_are_started_with_their_sockets_and_ended_in_order() {
     for (name, fds) in [
         ("posta-auth", "fds=1 names=auth "),
         ("posta-local", "fds=1 names=local "),
-        ("posta-remote", "fds=1 names=remote "),
+        ("posta-remote", "fds=2 names=remote:logins "),
         ("posta-queue", "fds=2 names=queue:drop "),
-        ("posta-smtpd", "fds=1 names=smtp "),
+        ("posta-smtpd", "fds=2 names=smtp:tls "),
     ] {
         let wanted = format!("{fds}-c {}", place.path("posta.toml").display());
         assert!(place.notes(name).contains(&wanted), "{}", place.notes(name));
@@ -224,7 +224,7 @@ fn a_new_address_is_bound_and_handed_over() {
     let keeper = place.started();
     place.configure(&[old, new], "drop_privileges = false");
     keeper.tell(Signal::SIGHUP);
-    until("posta-smtpd is started anew", || place.notes("posta-smtpd").contains("fds=2 names=smtp:smtp"));
+    until("posta-smtpd is started anew", || place.notes("posta-smtpd").contains("fds=3 names=smtp:smtp:tls"));
     std::net::TcpStream::connect(("127.0.0.1", new)).unwrap();
     assert_eq!(place.starts("posta-queue"), 1);
 }

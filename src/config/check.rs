@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::mail::address::parse_domain;
 
@@ -10,7 +10,7 @@ use crate::unix::{privilege, users};
 
 use super::file::Reading;
 use super::nearest::quoted;
-use super::{Config, DomainFate, Listen, ListenAddress, ListenTls, RelayTls, Users};
+use super::{Config, DomainFate, DomainRule, Listen, ListenAddress, ListenTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -18,6 +18,7 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     listeners(config, reading);
     keys(config, reading);
     mailboxes(config, reading);
+    relays(config, reading);
     logins(config, reading);
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
@@ -157,6 +158,27 @@ fn remedy(setting: &str, why: &io::Error) -> String {
     }
 }
 
+/// The way to a relay is the relay's, whichever domain's mail goes there.
+fn relays(config: &Config, reading: &mut Reading<'_>) {
+    let hop = |rule: &DomainRule| match &rule.fate {
+        DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => Some(hop.clone()),
+        _ => None,
+    };
+    let way = |rule: &DomainRule| (rule.tls.unwrap_or(config.remote.tls), rule.login.clone());
+    for (n, rule) in config.domains.iter().enumerate() {
+        let Some(to) = hop(rule) else { continue };
+        let other = config.domains[..n].iter().find(|other| hop(other).as_ref() == Some(&to));
+        if let Some(other) = other.filter(|other| way(other) != way(rule)) {
+            let word = if rule.login == other.login { "tls" } else { "login" };
+            let what = format!(
+                "{word}: mail for {} goes to {to} too, in another way; say the same in both",
+                other.domain
+            );
+            reading.fault_of(&format!("domains.{}.{word}", rule.domain), what);
+        }
+    }
+}
+
 /// Owners must exist, and paths must be what they are used for.
 fn mailboxes(config: &Config, reading: &mut Reading<'_>) {
     for rule in &config.domains {
@@ -180,6 +202,14 @@ fn mailboxes(config: &Config, reading: &mut Reading<'_>) {
 }
 
 impl Config {
+    /// The files with names and passwords for relays, each once.
+    pub fn login_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.domains.iter().filter_map(|rule| rule.login.clone()).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// What the administrator should know, but what doesn't stop a start. What only the tables can
     /// tell, the router warns of.
     pub fn warnings(&self) -> Vec<String> {
@@ -201,7 +231,6 @@ impl Config {
         }
         self.warn_of_accounts(&mut warnings);
         self.warn_of_users_files(&mut warnings);
-        self.warn_of_what_is_to_come(&mut warnings);
         warnings
     }
 
@@ -230,19 +259,6 @@ impl Config {
                 let (path, domain) = (path.display(), &rule.domain);
                 warnings.push(format!("there is no users file {path}: mail for {domain} has to wait"));
             }
-        }
-    }
-
-    /// Settings that this version reads but does not act upon.
-    fn warn_of_what_is_to_come(&self, warnings: &mut Vec<String>) {
-        let mut early = |setting: &str, set: bool| {
-            if set {
-                warnings.push(format!("{setting} has no effect yet: this version knows no TLS and no login"));
-            }
-        };
-        for rule in &self.domains {
-            early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
-            early(&format!("login of {}", rule.domain), rule.login.is_some());
         }
     }
 }

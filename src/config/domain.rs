@@ -10,7 +10,7 @@ use super::file::Entry;
 use super::kind::wanted;
 use super::nearest::{did_you_mean, quoted};
 use super::table::Words;
-use super::{DomainFate, DomainRule, RelayTls, Users};
+use super::{DomainFate, DomainRule, Users};
 
 /// Ports of a hop that names none: SMTP (RFC 5321 4.5.4.2), LMTP (as is the custom; RFC 2033 5
 /// forbids 25).
@@ -146,9 +146,15 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
             return Err(wrong("mailbox", "\"~\" needs an owner, since users = \"*\" have no home"));
         }
         DomainFate::Users { .. } => {
-            if words.tls != RelayTls::May || words.login.is_some() {
+            if words.tls.is_some() || words.login.is_some() {
                 return Err(wrong(None, "tls and login are words of a relay; here are users"));
             }
+        }
+        DomainFate::RelayMx if words.login.is_some() => {
+            return Err(wrong(
+                "login",
+                "a password is for a relay that is named, not for whoever the DNS names",
+            ));
         }
         _ => {
             if words.mailbox.is_some() || !words.owner.is_empty() {

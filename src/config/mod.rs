@@ -52,9 +52,9 @@ pub struct DomainRule {
     pub fate: DomainFate,
     /// `accept = "clients"`: only for who may relay. Always so for `*`.
     pub clients_only: bool,
-    /// How the way to a relay is encrypted. Of no effect yet.
-    pub tls: RelayTls,
-    /// The file with the name and password for a relay. Of no effect yet.
+    /// How the way to a relay is encrypted; `None`: as `remote.tls` says.
+    pub tls: Option<RelayTls>,
+    /// The file with the name and password for a relay.
     pub login: Option<PathBuf>,
 }
 
@@ -164,7 +164,7 @@ impl DomainRule {
     /// A rule with nothing more said than where mail goes.
     pub fn new(domain: &str, fate: DomainFate) -> DomainRule {
         let clients_only = domain == "*";
-        DomainRule { domain: domain.to_string(), fate, clients_only, tls: RelayTls::May, login: None }
+        DomainRule { domain: domain.to_string(), fate, clients_only, tls: None, login: None }
     }
 }
 
@@ -321,9 +321,8 @@ mod tests {
         assert_eq!(fate(3), DomainFate::RelayTo(Hop::Host("primary.example".into(), 25)));
         assert!(!config.domains[3].clients_only && config.domains[4].clients_only);
         let all = config.domains.last().unwrap();
-        assert!(all.clients_only && all.tls == RelayTls::Verify);
+        assert!(all.clients_only && all.tls == Some(RelayTls::Verify));
         assert_eq!(all.login.as_deref(), Some(Path::new("/etc/posta/smarthost")));
-        assert_eq!(config.warnings().iter().filter(|w| w.contains("no effect yet")).count(), 2);
     }
 
     #[test]

@@ -169,7 +169,8 @@ section! {
         relay: String = Text, "", "Mail is sent on: to \"mx\", the domain's own servers, or to this host:port.";
         accept: bool = Choice(&[("anyone", false), ("clients", true)]), "anyone",
             "From whom mail for the domain is taken: anyone, or only clients that may relay.";
-        tls: RelayTls = Choice(RelayTls::WORDS), "may", "Whether the way to the relay may be or must be encrypted, or verified too.";
+        tls: Option<RelayTls> = Maybe(Choice(RelayTls::WORDS)), "",
+            "Whether the way to the relay may be or must be encrypted, or verified too. Empty: as remote.tls.";
         login: Option<PathBuf> = Maybe(Path), "", "The file with the user name and password for the relay.";
     }
 }
@@ -281,6 +282,10 @@ section! {
         nameserver: Option<SocketAddr> = Maybe(kind::Address), "", "The name server that is asked. Empty: the system's.";
         zone: Option<PathBuf> = Maybe(Path), "", "A text file that answers in place of the DNS, for tests.";
         connect_timeout: Duration = Span, "30s", "How long a server may take to take a connection.";
+        tls: RelayTls = Choice(RelayTls::WORDS), "may",
+            "Whether the way to a server may be or must be encrypted, or verified too.";
+        ca_file: Option<PathBuf> = Maybe(Path), "",
+            "The authorities that are trusted where a server is verified. Empty: the system's.";
     }
 }
 

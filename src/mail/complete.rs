@@ -210,12 +210,16 @@ impl Completion {
             b'\r' if before.is_empty() => {}
             _ if before.len() >= MAX_NAME => self.begin_body(true, sink),
             b':' if has_begun => self.begin_field(sink),
-            b' ' if self.is_first_line && matches!(before, b"From" | b">From") => {
-                self.begin_kind(Kind::Dropped);
-            }
             // RFC 5322 4.5.3: blanks before the colon are obsolete, and there.
             b' ' | b'\t' if has_begun => {}
             b'!'..=b'~' if octet != b':' && goes_on => {}
+            // Not before: "From :" may be the field of that name.
+            _ if self.is_first_line && is_from_line(&self.held) => {
+                self.begin_kind(Kind::Dropped);
+                if octet == b'\n' {
+                    self.place = Place::Next(Kind::Dropped);
+                }
+            }
             _ => self.begin_body(true, sink),
         }
         1
@@ -324,6 +328,11 @@ impl Completion {
     }
 }
 
+/// The line that begins a message in an mbox file.
+fn is_from_line(line: &[u8]) -> bool {
+    line.starts_with(b"From ") || line.starts_with(b">From ")
+}
+
 /// Gives out a field with `@domain` after each address that has none. One that can't be read stays as it
 /// is.
 fn qualify(field: &[u8], domain: &str, sink: &mut impl FnMut(&[u8])) {
@@ -419,6 +428,9 @@ mod tests {
         assert_eq!(completed(text), format!("A: 1\r\n{resent}\r\nBcc: y\r\n"));
         assert_eq!(completed("Bcc: a"), format!("{ADDED}\r\n"));
         assert_eq!(completed("From x Mon\r\nA: 1\r\n\r\n"), format!("A: 1\r\n{ADDED}\r\n"));
+        assert_eq!(completed("From \nA: 1\r\n\r\n"), format!("A: 1\r\n{ADDED}\r\n"));
+        let given = "From : a@x\r\nDate: d\r\nMessage-ID: m\r\n\r\n";
+        assert_eq!(completed(given), given, "a field, if an odd one");
         assert_eq!(completed("A: 1\r\nFrom x\r\n"), format!("A: 1\r\n{ADDED}\r\nFrom x\r\n"));
     }
 

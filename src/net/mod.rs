@@ -12,10 +12,12 @@
 
 pub mod acceptor;
 mod carrier;
+mod netstring;
 pub mod orders;
 pub mod parking;
 pub mod pool;
 pub mod proxy;
+pub mod relay_logins;
 pub mod seats;
 pub mod stream;
 pub mod tls_client;

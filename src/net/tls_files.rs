@@ -54,6 +54,17 @@ pub struct Material {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp(Vec<(PathBuf, Option<[i64; 5]>)>);
 
+impl Stamp {
+    /// Of these files as they are now.
+    pub fn of(paths: Vec<PathBuf>) -> Stamp {
+        let state = |path: PathBuf| {
+            let about = fs::metadata(&path).ok().map(|about| state_of(&about));
+            (path, about)
+        };
+        Stamp(paths.into_iter().map(state).collect())
+    }
+}
+
 impl std::fmt::Debug for Pair {
     /// The key is nobody's business.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,11 +96,7 @@ impl TlsFiles {
             paths.extend([certificate, key]);
         }
         paths.extend(self.client_ca.clone());
-        let state = |path: PathBuf| {
-            let about = fs::metadata(&path).ok().map(|about| state_of(&about));
-            (path, about)
-        };
-        Stamp(paths.into_iter().map(state).collect())
+        Stamp::of(paths)
     }
 
     /// Each certificate's name, its file and its key's.

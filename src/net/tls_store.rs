@@ -1,6 +1,6 @@
 //! The certificates in use, and how they are renewed while a program runs.
 //!
-//! They come from the keeper, which reads the files as root (see [`tls_handover`](super::tls_handover)),
+//! They come from the keeper, which reads the files as root (see [`handover`](crate::unix::handover)),
 //! or, where a program was started alone, from the files themselves. New ones that can't be used are
 //! reported, once, and the old ones stay.
 
@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::tls_handover::{Material, Stamp, Taker};
+use crate::unix::handover::{Taker, garbled};
+
+use super::tls_handover::{Material, Stamp, unpack};
 use super::tls_server::{CertificateFault, Certificates, TlsFiles};
 
 /// Between two looks at the files; also how long the thread that watches may be busy with one.
@@ -47,7 +49,7 @@ impl Store {
         let keeper = keeper.map(Taker::new);
         let store = Store { current: RwLock::new(None), source: Mutex::new(source), keeper };
         match &store.keeper {
-            Some(keeper) => match keeper.take(FIRST) {
+            Some(keeper) => match take(keeper, FIRST) {
                 Ok(Some(material)) => store.adopt(&mut store.source(), material.as_ref())?,
                 Ok(None) => {
                     log::warn!("TLS: the keeper has handed nothing over; there is no TLS until it does")
@@ -94,7 +96,7 @@ impl Store {
             self.renew(&mut self.source());
             return true;
         };
-        match keeper.take(limit) {
+        match take(keeper, limit) {
             Ok(Some(material)) => {
                 let mut source = self.source();
                 report(self.adopt(&mut source, material.as_ref()));
@@ -142,6 +144,12 @@ impl Store {
     }
 }
 
+/// What the keeper has handed over, as [`Taker::take`] gives it.
+fn take(keeper: &Taker, limit: Duration) -> io::Result<Option<Option<Material>>> {
+    let Some(parcel) = keeper.take(limit)? else { return Ok(None) };
+    parcel.map(|bytes| unpack(&bytes).ok_or_else(garbled)).transpose().map(Some)
+}
+
 fn report(done: Result<(), CertificateFault>) {
     if let Err(fault) = done {
         log::error!("TLS: {fault}; the certificates in use stay as they are");
@@ -156,7 +164,9 @@ mod tests {
 
     use crate::net::certificates::{certificate, ec_key};
 
-    use super::super::tls_handover;
+    use crate::unix::handover::{self, Parcel};
+
+    use super::super::tls_handover::pack;
     use super::*;
 
     fn put(folder: &Path, name: &str) {
@@ -200,11 +210,11 @@ mod tests {
     #[test]
     fn what_the_keeper_hands_over_is_used_whatever_the_files_say() {
         let folder = tempfile::tempdir().unwrap();
-        let (giver, socket) = tls_handover::pair().unwrap();
+        let (giver, socket) = handover::pair().unwrap();
         let give = |name: &str| {
             put(folder.path(), name);
             let material = files(folder.path()).read().unwrap();
-            giver.give(Some(&tls_handover::Parcel::new(&material).unwrap())).unwrap();
+            giver.give(Some(&Parcel::new(&pack(&material)).unwrap())).unwrap();
         };
         give("old.example");
         let nowhere = Some(files(Path::new("/nowhere")));

@@ -6,10 +6,13 @@
 //! all mechanisms, that posta-auth runs. `dialogue` is what posta-smtpd and posta-auth say to each
 //! other over `run/auth`.
 //!
-//! Nothing here knows any password: the exchange asks for a check, or for keys, and is told.
+//! `client` is the other side, for a relay that wants to know who posta-remote is.
+//!
+//! The server's side knows no password: the exchange asks for a check, or for keys, and is told.
 
 use thiserror::Error;
 
+pub mod client;
 pub mod dialogue;
 pub mod exchange;
 pub mod keys;

@@ -10,6 +10,7 @@ pub mod durable;
 pub mod enclosure;
 pub mod fifo;
 pub mod group;
+pub mod handover;
 pub mod listeners;
 pub mod memory;
 #[cfg(feature = "pam")]

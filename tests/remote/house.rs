@@ -1,5 +1,6 @@
 //! A running posta-remote, and a posta-queue played by the test.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -60,13 +61,20 @@ impl House {
         );
         let file = path.join("posta.toml");
         std::fs::write(&file, config).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_posta-remote")).arg("-c").arg(&file).spawn().unwrap();
+        let log = File::create(path.join("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posta-remote"));
+        let child = command.arg("-c").arg(&file).stderr(log).spawn().unwrap();
         let (runner, credits) = greet(&path.join("remote"));
         House { folder, child, runner, credits }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap()
     }
 
     /// Hands out a job without waiting for its report.

@@ -1,8 +1,12 @@
 //! posta-remote as posta-queue and the net see it: the real program, a server with a script on
 //! loopback, a zone file in place of the DNS.
 
+#[allow(dead_code)]
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod house;
 mod sink;
+mod tls;
 
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -402,8 +406,9 @@ fn the_content_arrives_byte_for_byte() {
     let (house, sink) = one_host(polite);
     let long = [b"x".repeat(998), b"\r\n".to_vec()].concat();
     let big = b"a line, and more\r\n.\r\n..dots\r\n\r\n".repeat(9_000);
-    let messages: [&[u8]; 6] =
-        [b"", b".\r\n", b"..\r\n.x\r\n\r\n \t\r\n", &long, &big, "žluť\r\n".as_bytes()];
+    let longer = [b"y".repeat(100_000), b"\r\n".to_vec()].concat();
+    let messages: [&[u8]; 7] =
+        [b"", b".\r\n", b"..\r\n.x\r\n\r\n \t\r\n", &long, &longer, &big, "žluť\r\n".as_bytes()];
     for message in messages {
         assert_eq!(house.deliver(&d(), &["a@d.example"], message), ["2.0.0 250 2.0.0 ok"]);
         let received = sink.messages().pop().unwrap();

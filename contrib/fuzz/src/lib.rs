@@ -1,3 +1,3 @@
-//! The fuzz targets as functions; `src/bin/` gives them to libFuzzer.
+//! The fuzz targets as functions; `src/main.rs` gives one of them to libFuzzer.
 
 pub mod targets;

@@ -37,6 +37,13 @@ pub struct Candidate {
     pub place: Place,
 }
 
+impl Candidate {
+    /// The host's name, or its address where it was named by that.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {

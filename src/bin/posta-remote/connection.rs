@@ -1,7 +1,7 @@
-//! A live connection: the session decides, this does it, each wait with its deadline.
+//! A live connection: the session decides, this does it, each wait with its deadline. How it comes
+//! about is in `opening`.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posta::mail::status::Status;
@@ -9,14 +9,18 @@ use posta::mail::status::Status;
 use posta::smtp::client::content::Stuffer;
 use posta::smtp::client::offer::Offer;
 use posta::smtp::client::reply::{Reply, ReplyReader};
-use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Language, Mail, Phase, QUIT};
+use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Mail, Phase, QUIT};
 use posta::smtp::client::verdict::{Finding, Verdict};
 
 use posta::net::stream::Stream;
+use posta::net::tls_client::Assurance;
 
-use crate::candidate::{Candidate, Place};
-use crate::flight::{Flight, Line};
+use crate::flight::Line;
 use crate::message::Message;
+
+mod opening;
+
+pub use opening::Manner;
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -43,45 +47,23 @@ pub struct Connection {
     input: Vec<u8>,
     reader: ReplyReader,
     transactions: usize,
+    /// How sure we are of the host, under TLS.
+    assurance: Option<Assurance>,
     _line: Line,
 }
 
 impl Connection {
-    /// Connects within `limit` and exchanges greetings. The error is what the host said or what
-    /// happened.
-    pub fn open(
-        candidate: &Candidate,
-        language: Language,
-        hostname: &str,
-        limit: Duration,
-        flight: &Arc<Flight>,
-    ) -> Result<Connection, Finding> {
-        let failed = |error: io::Error| {
-            let text = format!("connect to {candidate}: {}", reason(&error));
-            Finding::ours(Status::new(4, 4, 1), text)
-        };
-        let stream = match &candidate.place {
-            Place::Tcp(address) => Stream::connect(*address, None, limit),
-            Place::Unix(path) => Stream::connect_unix(path, limit),
-        };
-        let stream = stream.map_err(failed)?;
-        let line = flight.line(stream.breaker().map_err(failed)?);
-        let mut connection = Connection {
-            stream,
-            client: Client::new(language, hostname.to_string()),
-            peer: candidate.to_string(),
-            input: Vec::new(),
-            reader: ReplyReader::default(),
-            transactions: 0,
-            _line: line,
-        };
-        match connection.talk(Event::Opened, None) {
-            Action::Failed(finding) => {
-                connection.say_quit();
-                Err(finding)
-            }
-            _ => Ok(connection),
-        }
+    /// For the log, as Postfix has it; nothing on a plain connection.
+    pub fn security(&self) -> Option<String> {
+        let (security, assurance) = (self.stream.security()?, self.assurance?);
+        Some(format!(
+            "{} TLS connection established to {}: {} with cipher {} ({} bits)",
+            assurance.word(),
+            self.peer,
+            security.version,
+            security.cipher,
+            security.bits
+        ))
     }
 
     /// The host's name, as logs and reports have it.
@@ -130,6 +112,10 @@ impl Connection {
         self.stream.set_deadline(Some(Instant::now() + FAREWELL));
         // A peer that has gone needs no farewell.
         let _ = self.stream.write_all(QUIT);
+        if self.stream.security().is_some() {
+            // A session that has not ended in order is not taken up again.
+            let _ = self.stream.finish_writing();
+        }
     }
 
     /// Does what the session says until it has come to a result.
@@ -238,10 +224,20 @@ impl Connection {
     pub fn for_test(peer: &str) -> Connection {
         let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let stream = Stream::unix(one).unwrap();
-        let line = Arc::new(Flight::default()).line(stream.breaker().unwrap());
-        let client = Client::new(Language::Smtp, "own.example".into());
+        let line = std::sync::Arc::new(crate::flight::Flight::default()).line(stream.breaker().unwrap());
+        use posta::smtp::client::session::{Cover, Language};
+        let client = Client::new(Language::Smtp, "own.example".into(), Cover::Plain);
         let (input, reader) = (Vec::new(), ReplyReader::default());
-        Connection { stream, client, peer: peer.into(), input, reader, transactions: 0, _line: line }
+        Connection {
+            stream,
+            client,
+            peer: peer.into(),
+            input,
+            reader,
+            transactions: 0,
+            assurance: None,
+            _line: line,
+        }
     }
 }
 

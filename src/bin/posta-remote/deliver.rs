@@ -23,10 +23,13 @@ use posta::courier::request::{Rcpt, Request};
 use posta::smtp::client::session::{Language, Mail};
 use posta::smtp::client::verdict::{Finding, Verdict};
 
+use posta::net::tls_client::Demand;
+
 use crate::candidate::{self, Candidate, Place};
-use crate::connection::{Bench, Connection, unreadable};
+use crate::connection::{Bench, Connection, Manner, unreadable};
 use crate::message::Message;
 use crate::office::{Office, Settings};
+use crate::security::Way;
 
 /// Most connections that one job tries to make.
 const MAX_TRIES: usize = 20;
@@ -42,16 +45,16 @@ pub fn deliver(
     let message = Message { trace: &request.trace, file, size: request.size, converted: None };
     let outcomes = vec![None; request.recipients.len()];
     let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
-    let mut job = Job { office, settings, request, message, seven_bit, outcomes, worst, reached, cut_short };
+    let way = settings.ways.to(&request.target, request.require_tls);
+    let mut job =
+        Job { office, settings, request, message, seven_bit, way, outcomes, worst, reached, cut_short };
     match candidate::language(&request.target) {
-        Some(language) if !request.require_tls => {
+        Some(language) => {
             job.by_kept_connections(bench);
             if !job.is_done() {
                 job.by_new_connections(language, bench);
             }
         }
-        // RFC 8689 4.2: not without TLS, which we can't do.
-        Some(_) => job.note(Finding::ours(Status::new(5, 7, 30), "REQUIRETLS: no TLS here"), ""),
         None => job.note(Finding::ours(Status::new(4, 3, 5), "posta-remote delivers to no mailbox"), ""),
     }
     job.report()
@@ -75,6 +78,8 @@ struct Job<'a> {
     /// For servers that take seven bits only, once one was met: the message, if it has more and can be
     /// converted.
     seven_bit: OnceCell<Result<Option<Message<'a>>, Finding>>,
+    /// What the way must be like.
+    way: Way,
     /// As many as there are recipients.
     outcomes: Vec<Option<Outcome>>,
     /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
@@ -95,8 +100,13 @@ impl<'a> Job<'a> {
         (0..self.outcomes.len()).filter(|at| self.outcomes[*at].is_none()).collect()
     }
 
+    /// Names the target and the way, so that a kept connection can be found again.
+    fn destination(&self) -> String {
+        format!("{} {}", candidate::destination(&self.request.target), self.way.key())
+    }
+
     fn by_kept_connections(&mut self, bench: &mut Bench) {
-        let destination = candidate::destination(&self.request.target);
+        let destination = self.destination();
         while let Some(mut connection) = self.office.idle.take(&destination) {
             if self.over(&mut connection, bench) {
                 self.release(&destination, connection);
@@ -106,7 +116,7 @@ impl<'a> Job<'a> {
     }
 
     fn by_new_connections(&mut self, language: Language, bench: &mut Bench) {
-        let destination = candidate::destination(&self.request.target);
+        let destination = self.destination();
         let settings = self.settings;
         let mut random = |below| fastrand::usize(..below);
         let names = settings.names.as_ref();
@@ -149,7 +159,6 @@ impl<'a> Job<'a> {
     /// A new connection, unless the host is known not to answer.
     fn connect(&mut self, candidate: &Candidate, language: Language) -> Option<Connection> {
         let begun = Instant::now();
-        let Settings { hostname, connect_timeout, .. } = self.settings;
         if let Place::Tcp(address) = candidate.place
             && let Some(age) = self.office.unreachable.since(address, begun)
         {
@@ -157,11 +166,12 @@ impl<'a> Job<'a> {
             self.note(Finding::ours(Status::new(4, 4, 1), text), "");
             return None;
         }
-        self.office.make_room(self.settings.max_connections);
-        let flight = &self.office.flight;
-        match Connection::open(candidate, language, hostname, *connect_timeout, flight) {
+        match self.open_connection(candidate, language) {
             Ok(connection) => {
                 self.reached = true;
+                if let Some(security) = connection.security() {
+                    info!("{}: {security}", self.request.id);
+                }
                 Some(connection)
             }
             Err(finding) => {
@@ -177,6 +187,41 @@ impl<'a> Job<'a> {
                 None
             }
         }
+    }
+
+    /// A new connection as the way must be; where TLS is only nice to have and doesn't come about, a plain
+    /// one (RFC 7435 3: better than nothing; the handshake has spoilt the first).
+    fn open_connection(&mut self, candidate: &Candidate, language: Language) -> Result<Connection, Finding> {
+        let Settings { hostname, connect_timeout, connector, .. } = self.settings;
+        let flight = &self.office.flight;
+        let login = match &self.way.login {
+            None => None,
+            Some(file) => Some(self.office.logins.of(file).ok_or_else(|| {
+                let text = format!("there is no login for {candidate} in {}", file.display());
+                Finding::ours(Status::new(4, 3, 5), text)
+            })?),
+        };
+        let open = |way: &Way| {
+            self.office.make_room(self.settings.max_connections);
+            let manner =
+                Manner { language, hostname, limit: *connect_timeout, way, connector, login: login.as_ref() };
+            Connection::open(candidate, &manner, flight)
+        };
+        let refusal = match open(&self.way) {
+            Ok(connection) => return Ok(connection),
+            Err(refusal) => refusal,
+        };
+        self.reached |= refusal.handshake;
+        if refusal.handshake && self.way.tls == Some(Demand::Anything) {
+            info!("{}: {}; trying again without TLS", self.request.id, refusal.finding.text);
+            return open(&self.way.without_tls()).map_err(|refusal| refusal.finding);
+        }
+        let mut finding = refusal.finding;
+        if self.request.require_tls && finding.status == Status::new(4, 7, 4) {
+            // RFC 8689 4.2.1 and 5: not by this host, and if there is no other, never.
+            finding = Finding::ours(Status::new(5, 7, 30), format!("REQUIRETLS: {}", finding.text));
+        }
+        Err(finding)
     }
 
     /// Sends to all that are open, in as many transactions as the host wants. `false`: it was a
@@ -277,6 +322,7 @@ impl<'a> Job<'a> {
             envid: request.envid.clone(),
             body,
             utf8: request.utf8,
+            require_tls: request.require_tls,
             size: message.length(),
             recipients: here.iter().map(recipient).collect(),
         }

@@ -2,8 +2,9 @@
 //!
 //! SECURITY
 //!   Talks to strangers, so it has nothing to give them: it runs as `remote_user`, opens no file but
-//!   its configuration (and Unix sockets of LMTP servers), and holds no message but those whose open
-//!   files posta-queue has handed to it; of these it reads with pread only. It starts no program and
+//!   its configuration and the certificates of authorities (and Unix sockets of LMTP servers), and
+//!   holds no message but those whose open files posta-queue has handed to it, and no password but
+//!   those for relays, which the keeper has; of these it reads with pread only. It starts no program and
 //!   listens to nobody but posta-queue, on `run/remote`, whose user the kernel vouches for.
 //!   What a server says is bounded in length and time, and goes no further than a report.
 
@@ -14,9 +15,11 @@ mod flight;
 mod message;
 mod office;
 mod reuse;
+mod security;
 mod serve;
 mod unreachable;
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,8 +35,11 @@ use posta::unix::{listeners, privilege, sandbox, sysexits};
 
 use posta::config::{self, Config};
 use posta::logbook::sink;
+use posta::net::relay_logins::{self, Logins};
+use posta::net::tls_client::Connector;
 
 use crate::office::{Office, Settings};
+use crate::security::Ways;
 use crate::serve::Desk;
 
 /// The rights of `run/remote`: posta-queue's user or group, and nobody else.
@@ -103,23 +109,33 @@ fn start(file: Option<&Path>, config: &Config) -> Result<(), Failure> {
     }
     let queue = users::by_name(&config.queue_user)
         .map_err(|error| system(&format!("can't look up queue_user \"{}\"", config.queue_user), error))?;
-    let listener = listen(config, queue.as_ref())?;
+    let mut inherited =
+        listeners::inherited().map_err(|error| system("sockets that were handed over", error))?;
+    let mut handed_over = |name: &str| {
+        let place = inherited.iter().position(|(its, _)| its == name)?;
+        Some(inherited.swap_remove(place).1)
+    };
+    let listener = listen(config, queue.as_ref(), handed_over("remote"))?;
+    let logins = Logins::open(config.login_files(), handed_over(relay_logins::NAME))
+        .map_err(|fault| (sysexits::CONFIG, fault.to_string()))?;
     give_up_rights(config)?;
     let settings = settings(config).map_err(|why| (sysexits::CONFIG, why))?;
     let mut trusted = vec![0, users::current().1];
     trusted.extend(queue.map(|account| account.uid));
     let reload = |office: &Office| reload(file, office);
-    let office = Arc::new(Office::new(settings));
+    let office = Arc::new(Office::new(settings, logins));
     let desk = Desk { office, listener, signals: &signals, trusted, reload: &reload };
     info!("posta-remote {} started", env!("CARGO_PKG_VERSION"));
     desk.serve(config.remote.max_connections).map_err(|error| (sysexits::TEMPFAIL, error.to_string()))
 }
 
 /// The socket that was handed over, or a new one at `run/remote`.
-fn listen(config: &Config, queue: Option<&Account>) -> Result<PacketListener, Failure> {
-    let inherited = listeners::inherited()
-        .map_err(|error| (sysexits::OSERR, format!("sockets that were handed over: {error}")))?;
-    if let Some((_, fd)) = inherited.into_iter().find(|(name, _)| name == "remote") {
+fn listen(
+    config: &Config,
+    queue: Option<&Account>,
+    handed_over: Option<OwnedFd>,
+) -> Result<PacketListener, Failure> {
+    if let Some(fd) = handed_over {
         return Ok(PacketListener::from(fd));
     }
     let path = config.run.join("remote");
@@ -162,6 +178,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
     let remote = &config.remote;
     let names =
         posta::dns::open(remote.zone.as_deref(), remote.nameserver).map_err(|error| error.to_string())?;
+    let connector = Connector::new(remote.ca_file.as_deref()).map_err(|error| error.to_string())?;
     Ok(Settings {
         hostname: config.hostname.clone(),
         own_names: vec![config.hostname.clone()],
@@ -170,15 +187,19 @@ fn settings(config: &Config) -> Result<Settings, String> {
         max_messages_per_connection: remote.max_messages_per_connection,
         max_connections: remote.max_connections,
         names,
+        ways: Ways::new(&config.domains, remote.tls),
+        connector: Arc::new(connector),
     })
 }
 
 /// Reads the configuration again. A bad one is reported, and the old one stays.
 fn reload(file: Option<&Path>, office: &Office) {
     let read = config::load(file).map_err(|faults| faults.iter().map(ToString::to_string).collect());
-    match read.and_then(|config| settings(&config).map_err(|why| vec![why])) {
-        Ok(settings) => {
+    let both = |config: Config| settings(&config).map(|settings| (settings, config)).map_err(|why| vec![why]);
+    match read.and_then(both) {
+        Ok((settings, config)) => {
             office.set(settings);
+            office.logins.change(config.login_files());
             info!("configuration read again");
         }
         Err(faults) => {

@@ -4,9 +4,12 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use posta::dns::answer::Names;
+use posta::net::relay_logins::Logins;
+use posta::net::tls_client::Connector;
 
 use crate::flight::Flight;
 use crate::reuse::Idle;
+use crate::security::Ways;
 use crate::unreachable::Unreachable;
 
 /// What is set. A job sees the same settings from its begin to its end.
@@ -25,6 +28,10 @@ pub struct Settings {
     pub max_connections: usize,
     /// Whom to ask for names.
     pub names: Arc<dyn Names>,
+    /// What the ways to targets must be like.
+    pub ways: Ways,
+    /// Whom we trust under TLS, and the sessions of before.
+    pub connector: Arc<Connector>,
 }
 
 /// What all threads share.
@@ -36,16 +43,19 @@ pub struct Office {
     pub unreachable: Unreachable,
     /// Jobs and connections under way.
     pub flight: Arc<Flight>,
+    /// Who we are to relays that want to know.
+    pub logins: Logins,
 }
 
 impl Office {
     /// An office where nothing is under way yet.
-    pub fn new(settings: Settings) -> Office {
+    pub fn new(settings: Settings, logins: Logins) -> Office {
         Office {
             settings: RwLock::new(Arc::new(settings)),
             idle: Idle::default(),
             unreachable: Unreachable::default(),
             flight: Arc::default(),
+            logins,
         }
     }
 

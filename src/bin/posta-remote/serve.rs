@@ -306,15 +306,20 @@ mod tests {
     }
 
     fn office() -> Arc<Office> {
-        Arc::new(Office::new(Settings {
-            hostname: "own.example".into(),
-            own_names: Vec::new(),
-            port: 25,
-            connect_timeout: Duration::from_secs(1),
-            max_messages_per_connection: 1,
-            max_connections: 1,
-            names: Arc::new(Faulty),
-        }))
+        Arc::new(Office::new(
+            Settings {
+                hostname: "own.example".into(),
+                own_names: Vec::new(),
+                ways: Default::default(),
+                connector: Arc::new(posta::net::tls_client::Connector::new(None).unwrap()),
+                port: 25,
+                connect_timeout: Duration::from_secs(1),
+                max_messages_per_connection: 1,
+                max_connections: 1,
+                names: Arc::new(Faulty),
+            },
+            posta::net::relay_logins::Logins::open(Vec::new(), None).unwrap(),
+        ))
     }
 
     fn request() -> Request {

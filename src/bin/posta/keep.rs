@@ -14,7 +14,6 @@ use posta::unix::signals::{Signals, Told};
 
 use posta::config::{self, Config};
 use posta::logbook::sink;
-use posta::net::tls_handover;
 
 use crate::house::{House, Owners};
 use crate::keys::{self, Keys};
@@ -159,9 +158,9 @@ impl Keeper {
         let path = child::program(program.name, &self.config.libexec)?;
         let rights = program.user.rights(&self.owners).cloned();
         let mut sockets = self.sockets.of(program.name);
-        let keys = if program.name == SMTPD { Some(self.keys.for_a_new_child()?) } else { None };
-        if let Some(keys) = &keys {
-            sockets.push((tls_handover::NAME.to_string(), keys.as_fd()));
+        let keys = self.keys.for_a_new_child(program.name)?;
+        if let Some((name, way)) = &keys {
+            sockets.push((name.to_string(), way.as_fd()));
         }
         let mut command = child::command(&path, &sockets, rights)?;
         if let Some(file) = &self.file {

@@ -5,7 +5,8 @@
 //!   Runs as root, so it is small: it parses the configuration and nothing else. It binds the
 //!   listening sockets and hands them over, but never accepts a connection, reads no byte from one,
 //!   touches no mail; of the spool it only makes the folders, where there are none. It reads the TLS
-//!   keys and hands them, unparsed, to posta-smtpd, which may not open them itself.
+//!   keys and the passwords for relays, and hands them, unparsed, to posta-smtpd and posta-remote, which
+//!   may not open them themselves.
 //!   Single threaded: its children are told of its end by the kernel, which watches the very thread
 //!   that started them.
 //!   Without root, or with `drop_privileges = false`, it and all it starts run as the caller.

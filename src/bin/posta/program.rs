@@ -49,7 +49,7 @@ impl User {
 pub const PROGRAMS: [Program; 5] = [
     Program { name: "posta-auth", user: User::Keeper, sockets: &[("auth", 0o660, User::Smtpd)] },
     Program { name: "posta-local", user: User::Keeper, sockets: &[("local", 0o660, User::Queue)] },
-    Program { name: "posta-remote", user: User::Remote, sockets: &[("remote", 0o660, User::Queue)] },
+    Program { name: REMOTE, user: User::Remote, sockets: &[("remote", 0o660, User::Queue)] },
     Program {
         name: "posta-queue",
         user: User::Queue,
@@ -57,6 +57,9 @@ pub const PROGRAMS: [Program; 5] = [
     },
     Program { name: SMTPD, user: User::Smtpd, sockets: &[] },
 ];
+
+/// The one that talks to other hosts.
+pub const REMOTE: &str = "posta-remote";
 
 /// The one that listens to the network.
 pub const SMTPD: &str = "posta-smtpd";

@@ -45,7 +45,7 @@ impl HeaderLines {
             }
             let continues = matches!(line[0], b' ' | b'\t') && !header.lines.is_empty();
             // A line of an mbox file's kind before the header is nobody's field.
-            let is_from_line = header.lines.is_empty() && line.starts_with(b"From ");
+            let is_from_line = header.lines.is_empty() && line.starts_with(b"From ") && !is_field(&line);
             if is_from_line {
                 continue;
             }
@@ -115,6 +115,7 @@ mod tests {
         assert_eq!((ended, rest.as_str()), (false, "body\n"));
         let (lines, body, _, rest) = header("From x Mon\nA: 1\nno field\nB: 2\n");
         assert_eq!((lines.len(), body.as_str(), rest.as_str()), (1, "no field\n", "B: 2\n"));
+        assert_eq!(header("From : x\nA: 1\n").0.len(), 2);
         assert!(header("A: 1\n").2);
         assert!(header("A: 1\n.\nrest").2);
         assert_eq!(header(" x\n").1, " x\n");

@@ -15,6 +15,10 @@ pub struct Offer {
     pub dsn: bool,
     /// STARTTLS (RFC 3207).
     pub start_tls: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
+    /// AUTH (RFC 4954): the mechanisms, in upper case.
+    pub auth: Vec<String>,
     /// SIZE (RFC 1870): with the largest message it takes, if it says so; 0 says nothing.
     pub size: Option<Option<u64>>,
 }
@@ -32,6 +36,8 @@ impl Offer {
                 "SMTPUTF8" => offer.utf8 = true,
                 "DSN" => offer.dsn = true,
                 "STARTTLS" => offer.start_tls = true,
+                "REQUIRETLS" => offer.require_tls = true,
+                "AUTH" => offer.auth = words.map(str::to_ascii_uppercase).collect(),
                 "SIZE" => {
                     let most = words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
                     offer.size = Some(most);

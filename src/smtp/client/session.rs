@@ -8,6 +8,9 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::{BodyKind, Recipient, Ret};
 use crate::mail::status::Status;
@@ -29,6 +32,19 @@ pub enum Language {
     Lmtp,
 }
 
+/// Whether a session turns to TLS (RFC 3207).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// Never.
+    Plain,
+    /// If the server offers it.
+    May,
+    /// A server that doesn't offer it gets nothing.
+    Must,
+    /// It has begun with TLS (RFC 8314 3.3).
+    Already,
+}
+
 /// A message's envelope, as far as the wire needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
@@ -43,6 +59,8 @@ pub struct Mail {
     pub body: BodyKind,
     /// The message needs SMTPUTF8.
     pub utf8: bool,
+    /// The message may only go to who promises to keep it under TLS (RFC 8689).
+    pub require_tls: bool,
     /// Octets of the content, dots not doubled (RFC 1870 5).
     pub size: u64,
     /// RCPT TO, each with its DSN wishes; at least one.
@@ -61,6 +79,13 @@ pub enum Event {
     Reply(Reply),
     /// The connection is lost, a deadline has passed, or what came was no reply.
     Broken(Finding),
+    /// TLS has begun.
+    Secured,
+    /// The session is ready and the server wants to know who we are (RFC 4954): a mechanism's name,
+    /// and its first words, if it has any before the server's.
+    Login(String, Option<Vec<u8>>),
+    /// What the mechanism says to [`Action::Challenged`]; `None`: it doesn't trust this server.
+    Answer(Option<Vec<u8>>),
     /// The session is ready and this is to be sent.
     Deliver(Mail),
 }
@@ -74,7 +99,12 @@ pub enum Action {
     Send(Vec<u8>),
     /// Write the message in its wire form, up to and with the final dot.
     SendContent,
-    /// Greetings are exchanged: give [`Event::Deliver`].
+    /// Begin TLS, if no octet of the server is left unread: one that came before could be anybody's
+    /// (CVE-2021-38371).
+    Secure,
+    /// Let the mechanism answer this.
+    Challenged(Vec<u8>),
+    /// Greetings are exchanged, or the login is done: give [`Event::Deliver`], or [`Event::Login`].
     Ready,
     /// The transaction is over: a verdict for each recipient. See [`Client::is_open`].
     Finished(Vec<Verdict>),
@@ -89,6 +119,10 @@ pub enum Phase {
     Greeting,
     /// The reply to EHLO, HELO or LHLO.
     Hello,
+    /// The reply to STARTTLS.
+    StartTls,
+    /// A reply within AUTH.
+    Login,
     /// The reply to RSET.
     Reset,
     /// The reply to MAIL.
@@ -106,7 +140,7 @@ impl Phase {
     pub fn limit(self) -> Duration {
         let minutes = match self {
             Phase::Greeting | Phase::Hello | Phase::Reset | Phase::Mail | Phase::Recipient => 5,
-            Phase::Data => 2,
+            Phase::StartTls | Phase::Login | Phase::Data => 2,
             Phase::End => 10,
         };
         Duration::from_secs(minutes * 60)
@@ -117,6 +151,8 @@ impl Phase {
         match self {
             Phase::Greeting => "the greeting",
             Phase::Hello => "the reply to EHLO",
+            Phase::StartTls => "the reply to STARTTLS",
+            Phase::Login => "the reply to AUTH",
             Phase::Reset => "the reply to RSET",
             Phase::Mail => "the reply to MAIL FROM",
             Phase::Recipient => "the reply to RCPT TO",
@@ -134,6 +170,9 @@ pub const BLOCK_LIMIT: Duration = Duration::from_secs(180);
 pub struct Client {
     language: Language,
     hostname: String,
+    cover: Cover,
+    /// TLS is on.
+    secure: bool,
     state: State,
     offer: Offer,
     /// The last transaction may have left something behind: RSET before the next one.
@@ -146,6 +185,9 @@ enum State {
     Greeting,
     Ehlo,
     Helo,
+    StartTls,
+    Securing,
+    Login,
     Ready,
     Busy(Box<Transaction>),
     Closed,
@@ -154,9 +196,17 @@ enum State {
 impl Client {
     /// A session before the server's greeting. `hostname` is what we call ourselves: a domain or an
     /// address literal.
-    pub fn new(language: Language, hostname: String) -> Client {
-        let offer = Offer::default();
-        Client { language, hostname, state: State::Greeting, offer, dirty: false, heard: false }
+    pub fn new(language: Language, hostname: String, cover: Cover) -> Client {
+        Client {
+            language,
+            hostname,
+            cover,
+            secure: cover == Cover::Already,
+            state: State::Greeting,
+            offer: Offer::default(),
+            dirty: false,
+            heard: false,
+        }
     }
 
     /// What the server offered.
@@ -186,6 +236,17 @@ impl Client {
                 self.enter(state, Action::Await(Phase::Hello))
             }
             (state @ (State::Ehlo | State::Helo), Event::Reply(reply)) => self.greeted(&state, &reply),
+            (State::StartTls, Event::Sent) => self.enter(State::StartTls, Action::Await(Phase::StartTls)),
+            (State::StartTls, Event::Reply(reply)) => self.may_start_tls(&reply),
+            (State::Securing, Event::Secured) => {
+                // RFC 3207 4.2: what was learnt before is forgotten.
+                (self.secure, self.offer) = (true, Offer::default());
+                self.say_hello()
+            }
+            (State::Ready, Event::Login(mechanism, first)) => self.log_in(&mechanism, first),
+            (State::Login, Event::Sent) => self.enter(State::Login, Action::Await(Phase::Login)),
+            (State::Login, Event::Reply(reply)) => self.logged_in(&reply),
+            (State::Login, Event::Answer(answer)) => self.answer(answer),
             (State::Ready, Event::Deliver(mail)) => self.begin(mail),
             (State::Busy(transaction), event) => self.go_on(transaction, event),
             (_, Event::Broken(finding)) => Action::Failed(finding.for_now()),
@@ -209,7 +270,7 @@ impl Client {
         match reply.class() {
             2 => {
                 self.offer = if asked_for_extensions { Offer::read(reply) } else { Offer::default() };
-                self.enter(State::Ready, Action::Ready)
+                self.cover_or_go_on()
             }
             // RFC 5321 3.2: a server that does not know EHLO is spoken to without extensions.
             5 if asked_for_extensions && self.language == Language::Smtp => {
@@ -219,8 +280,70 @@ impl Client {
         }
     }
 
+    /// STARTTLS, if it is wanted and offered.
+    fn cover_or_go_on(&mut self) -> Action {
+        match (self.secure, self.cover) {
+            (true, _) | (_, Cover::Plain | Cover::Already) => self.enter(State::Ready, Action::Ready),
+            (false, Cover::May | Cover::Must) if self.offer.start_tls => {
+                self.enter(State::StartTls, Action::Send(b"STARTTLS\r\n".to_vec()))
+            }
+            (false, Cover::May) => self.enter(State::Ready, Action::Ready),
+            (false, Cover::Must) => {
+                let text = "TLS is required here, and the host does not offer it";
+                Action::Failed(Finding::ours(Status::new(4, 7, 4), text))
+            }
+        }
+    }
+
+    fn may_start_tls(&mut self, reply: &Reply) -> Action {
+        match reply.class() {
+            2 => self.enter(State::Securing, Action::Secure),
+            // RFC 3207 4: 454 says that it can't now. The session may go on as it is.
+            4 | 5 if self.cover == Cover::May && reply.code != 421 => self.enter(State::Ready, Action::Ready),
+            4 | 5 => Action::Failed(Finding::said(reply).for_now()),
+            _ => Action::Failed(Finding::protocol(reply)),
+        }
+    }
+
+    fn log_in(&mut self, mechanism: &str, first: Option<Vec<u8>>) -> Action {
+        let first = match first.as_deref() {
+            None => String::new(),
+            // RFC 4954 4: words of no length are a "=".
+            Some([]) => " =".to_string(),
+            Some(words) => format!(" {}", STANDARD.encode(words)),
+        };
+        self.enter(State::Login, Action::Send(format!("AUTH {mechanism}{first}\r\n").into_bytes()))
+    }
+
+    fn logged_in(&mut self, reply: &Reply) -> Action {
+        match reply.class() {
+            2 => self.enter(State::Ready, Action::Ready),
+            3 => match STANDARD.decode(reply.lines.first().map_or("", |line| line.trim())) {
+                Ok(challenge) => self.enter(State::Login, Action::Challenged(challenge)),
+                Err(_) => self.answer(None),
+            },
+            // The password may be put right before the mail's time is over.
+            4 | 5 => Action::Failed(Finding::said(reply).for_now()),
+            _ => Action::Failed(Finding::protocol(reply)),
+        }
+    }
+
+    /// RFC 4954 4: a line of its own in base64; a star ends the exchange, which the server then refuses.
+    fn answer(&mut self, answer: Option<Vec<u8>>) -> Action {
+        let mut line = answer.map_or("*".to_string(), |words| STANDARD.encode(words));
+        line.push_str("\r\n");
+        self.enter(State::Login, Action::Send(line.into_bytes()))
+    }
+
     fn begin(&mut self, mail: Mail) -> Action {
         self.heard = false;
+        if mail.require_tls && !(self.secure && self.offer.require_tls) {
+            // RFC 8689 4.2.1: another host of the same domain may.
+            self.heard = true;
+            let finding = Finding::ours(Status::new(5, 7, 30), "the host does not offer REQUIRETLS");
+            let verdicts = vec![Verdict::Open(finding); mail.recipients.len()];
+            return self.enter(State::Ready, Action::Finished(verdicts));
+        }
         if let Some(finding) = unfit(&mail, &self.offer) {
             self.heard = true;
             let verdicts = vec![Verdict::Final(finding); mail.recipients.len()];
@@ -239,7 +362,7 @@ impl Client {
             }
             Event::Sent => transaction.sent(),
             Event::Broken(finding) => transaction.fail(finding),
-            Event::Opened | Event::Deliver(_) => {
+            Event::Opened | Event::Deliver(_) | Event::Secured | Event::Login(..) | Event::Answer(_) => {
                 transaction.fail(Finding::ours(Status::new(4, 3, 0), "session out of order"))
             }
         };
@@ -315,6 +438,7 @@ mod tests {
             envid: None,
             body: BodyKind::SevenBit,
             utf8: false,
+            require_tls: false,
             size: 10,
             recipients: (0..recipients).map(recipient).collect(),
         }
@@ -322,7 +446,7 @@ mod tests {
 
     /// A session that has been greeted with `ehlo`, whole.
     fn greeted(language: Language, ehlo: &str) -> Client {
-        let mut client = Client::new(language, "own.example".into());
+        let mut client = Client::new(language, "own.example".into(), Cover::May);
         assert_eq!(client.on(Event::Opened), Action::Await(Phase::Greeting));
         assert!(matches!(client.on(Event::Reply(reply("220 mx\r\n"))), Action::Send(_)));
         assert_eq!(client.on(Event::Sent), Action::Await(Phase::Hello));
@@ -389,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_server_without_extensions_is_spoken_to_step_by_step() {
-        let mut client = Client::new(Language::Smtp, "own.example".into());
+        let mut client = Client::new(Language::Smtp, "own.example".into(), Cover::May);
         client.on(Event::Opened);
         client.on(Event::Reply(reply("220 mx\r\n")));
         client.on(Event::Sent);
@@ -405,6 +529,84 @@ mod tests {
         assert_eq!(short(&over), ["F4 450 later"]);
         let (sent, _) = play(&mut client, mail(1), &["250 reset", "550 not you"]);
         assert_eq!(sent, "RSET\r\n|MAIL FROM:<>\r\n|");
+    }
+
+    const EHLO: &[u8] = b"EHLO own.example\r\n";
+    const STARTTLS: &[u8] = b"STARTTLS\r\n";
+
+    /// What follows an answer to EHLO with these lines.
+    fn after_ehlo(cover: Cover, ehlo: &str) -> (Client, Action) {
+        let mut client = Client::new(Language::Smtp, "own.example".into(), cover);
+        client.on(Event::Opened);
+        assert_eq!(client.on(Event::Reply(reply("220 mx\r\n"))), Action::Send(EHLO.into()));
+        client.on(Event::Sent);
+        let action = client.on(Event::Reply(reply(ehlo)));
+        (client, action)
+    }
+
+    #[test]
+    fn tls_is_begun_where_it_is_offered_and_wanted() {
+        let offer = "250-mx\r\n250-SIZE 5\r\n250 STARTTLS\r\n";
+        for cover in [Cover::May, Cover::Must] {
+            let (mut client, action) = after_ehlo(cover, offer);
+            assert_eq!(action, Action::Send(STARTTLS.into()));
+            assert_eq!(client.on(Event::Sent), Action::Await(Phase::StartTls));
+            assert_eq!(client.on(Event::Reply(reply("220 go\r\n"))), Action::Secure);
+            assert_eq!(client.on(Event::Secured), Action::Send(EHLO.into()));
+            assert_eq!(client.offer(), &Offer::default(), "what was learnt before is forgotten");
+            client.on(Event::Sent);
+            // Whatever it offers now, TLS is on.
+            assert_eq!(client.on(Event::Reply(reply(offer))), Action::Ready);
+        }
+        for cover in [Cover::Plain, Cover::Already] {
+            assert_eq!(after_ehlo(cover, offer).1, Action::Ready);
+        }
+        assert_eq!(after_ehlo(Cover::May, FULL).1, Action::Ready);
+        let Action::Failed(finding) = after_ehlo(Cover::Must, FULL).1 else { panic!() };
+        assert_eq!(finding.status, Status::new(4, 7, 4));
+    }
+
+    #[test]
+    fn a_server_that_cant_begin_tls_now_may_go_on_without_or_not() {
+        for (cover, answer, goes_on) in [
+            (Cover::May, "454 not now\r\n", true),
+            (Cover::May, "502 what\r\n", true),
+            (Cover::May, "421 going\r\n", false),
+            (Cover::May, "354 what\r\n", false),
+            (Cover::Must, "454 not now\r\n", false),
+        ] {
+            let (mut client, _) = after_ehlo(cover, "250-mx\r\n250 STARTTLS\r\n");
+            client.on(Event::Sent);
+            match client.on(Event::Reply(reply(answer))) {
+                Action::Ready => assert!(goes_on, "{answer}"),
+                Action::Failed(finding) => {
+                    assert!(!goes_on && finding.status.fate() == Fate::Later, "{answer}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_login_is_carried_in_base64() {
+        let mut client = greeted(Language::Smtp, FULL);
+        let first = client.on(Event::Login("PLAIN".into(), Some(b"\0a\0b".into())));
+        assert_eq!(first, Action::Send(b"AUTH PLAIN AGEAYg==\r\n".into()));
+        assert_eq!(client.on(Event::Sent), Action::Await(Phase::Login));
+        assert_eq!(client.on(Event::Reply(reply("235 welcome\r\n"))), Action::Ready);
+
+        let mut client = greeted(Language::Smtp, FULL);
+        assert_eq!(client.on(Event::Login("X".into(), Some(vec![]))), Action::Send(b"AUTH X =\r\n".into()));
+        let mut client = greeted(Language::Smtp, FULL);
+        assert_eq!(client.on(Event::Login("LOGIN".into(), None)), Action::Send(b"AUTH LOGIN\r\n".into()));
+        client.on(Event::Sent);
+        assert_eq!(client.on(Event::Reply(reply("334 VXNlcg==\r\n"))), Action::Challenged(b"User".into()));
+        assert_eq!(client.on(Event::Answer(Some(b"me".into()))), Action::Send(b"bWU=\r\n".into()));
+        client.on(Event::Sent);
+        assert_eq!(client.on(Event::Reply(reply("334 no base64\r\n"))), Action::Send(b"*\r\n".into()));
+        client.on(Event::Sent);
+        let Action::Failed(finding) = client.on(Event::Reply(reply("535 5.7.8 no\r\n"))) else { panic!() };
+        assert_eq!((finding.status, finding.said), (Status::new(4, 7, 8), true), "the mail waits");
     }
 
     #[test]
@@ -538,12 +740,23 @@ mod tests {
     fn a_host_that_does_not_welcome_us_is_left() {
         for (greeting, class) in [("421 busy", 4), ("554 go away", 4), ("521 no mail here", 5), ("354 ?", 4)]
         {
-            let mut client = Client::new(Language::Smtp, "own.example".into());
+            let mut client = Client::new(Language::Smtp, "own.example".into(), Cover::May);
             client.on(Event::Opened);
             let action = client.on(Event::Reply(reply(&format!("{greeting}\r\n"))));
             let Action::Failed(finding) = action else { panic!("{action:?}") };
             assert_eq!((finding.status.class, finding.text.as_str()), (class, greeting));
         }
+    }
+
+    #[test]
+    fn deadlines_are_those_of_the_law() {
+        // RFC 5321 4.5.3.2.1 to .6
+        let minutes = |phase: Phase| phase.limit().as_secs() / 60;
+        for phase in [Phase::Greeting, Phase::Hello, Phase::Mail, Phase::Recipient] {
+            assert_eq!(minutes(phase), 5, "{phase:?}");
+        }
+        assert_eq!((minutes(Phase::Data), minutes(Phase::End)), (2, 10));
+        assert_eq!(BLOCK_LIMIT.as_secs(), 180);
     }
 
     const REPLIES: [&str; 8] =

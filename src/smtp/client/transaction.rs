@@ -266,6 +266,9 @@ fn write_mail(mail: &Mail, offer: &Offer, wire: &mut String) {
     if mail.utf8 && offer.utf8 {
         wire.push_str(" SMTPUTF8");
     }
+    if mail.require_tls && offer.require_tls {
+        wire.push_str(" REQUIRETLS");
+    }
     if offer.dsn {
         // RFC 3461 5.2.1: passed on as they came.
         match mail.ret {

@@ -1,0 +1,136 @@
+//! What the way to a target must be like: under TLS or not, and how sure of the host we must be.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use posta::courier::request::{Hop, Target};
+
+use posta::config::{DomainFate, DomainRule, RelayTls};
+use posta::net::tls_client::Demand;
+
+/// The port where a session begins with TLS (RFC 8314 3.3).
+const SUBMISSIONS: u16 = 465;
+
+/// The way to a target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// What is asked of the host; `None`: no TLS.
+    pub tls: Option<Demand>,
+    /// The session begins with TLS.
+    pub implicit: bool,
+    /// The file with the name and the password that the host wants.
+    pub login: Option<PathBuf>,
+}
+
+/// The ways that the administrator has named.
+#[derive(Debug, Clone, Default)]
+pub struct Ways {
+    /// To the mail exchangers of a domain.
+    domains: HashMap<String, Way>,
+    /// To a host that the administrator named. The configuration has no two for one host.
+    hops: HashMap<Hop, Way>,
+    /// To all others.
+    others: Way,
+}
+
+impl Ways {
+    /// From the entries of `[domains]`, and `remote.tls`.
+    pub fn new(rules: &[DomainRule], default: RelayTls) -> Ways {
+        let way = |tls| Way { tls: demand(tls), ..Way::default() };
+        let mut ways = Ways { others: way(default), ..Ways::default() };
+        for rule in rules {
+            let mut way = way(rule.tls.unwrap_or(default));
+            match &rule.fate {
+                DomainFate::RelayMx if rule.domain == "*" => ways.others = way,
+                DomainFate::RelayMx => drop(ways.domains.insert(rule.domain.clone(), way)),
+                DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => {
+                    let port = match hop {
+                        Hop::Host(_, port) | Hop::Address(_, port) => *port,
+                        Hop::Unix(_) => 0,
+                    };
+                    way.login = rule.login.clone();
+                    way.implicit = port == SUBMISSIONS && way.tls.is_some();
+                    ways.hops.insert(hop.clone(), way);
+                }
+                _ => {}
+            }
+        }
+        ways
+    }
+
+    /// The way to a target, for a message that may only go under TLS or for any other.
+    pub fn to(&self, target: &Target, require_tls: bool) -> Way {
+        let named = match target {
+            Target::Mx(domain) => self.domains.get(domain),
+            Target::Smtp(hop) | Target::Lmtp(hop) => self.hops.get(hop),
+            Target::Local(_) => None,
+        };
+        let mut way = named.unwrap_or(&self.others).clone();
+        if matches!(target, Target::Lmtp(Hop::Unix(_))) {
+            way.tls = None;
+        } else if require_tls {
+            // RFC 8689 4.2.1: the host has to show a good certificate for its name.
+            way.tls = Some(Demand::Certificate);
+        }
+        way
+    }
+}
+
+impl Way {
+    /// The same, in the clear: where TLS was nice to have and the host can't.
+    pub fn without_tls(&self) -> Way {
+        Way { tls: None, implicit: false, login: self.login.clone() }
+    }
+
+    /// Tells apart connections that can't take each other's place.
+    pub fn key(&self) -> String {
+        let tls = self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"));
+        self.login.as_ref().map_or(tls.clone(), |file| format!("{tls} {}", file.display()))
+    }
+}
+
+fn demand(tls: RelayTls) -> Option<Demand> {
+    match tls {
+        RelayTls::None => None,
+        RelayTls::May => Some(Demand::Anything),
+        RelayTls::Encrypt => Some(Demand::Encryption),
+        RelayTls::Verify => Some(Demand::Certificate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(domain: &str, fate: DomainFate, tls: Option<RelayTls>) -> DomainRule {
+        DomainRule { tls, ..DomainRule::new(domain, fate) }
+    }
+
+    fn hop(text: &str) -> Hop {
+        Hop::parse(text, 25).unwrap()
+    }
+
+    #[test]
+    fn a_domain_has_its_own_way_and_the_others_have_the_default() {
+        let relay = |text: &str| DomainFate::RelayTo(hop(text));
+        let rules = [
+            rule("a.example", DomainFate::RelayMx, Some(RelayTls::Verify)),
+            rule("b.example", relay("relay.example"), Some(RelayTls::None)),
+            rule("c.example", relay("relay.example:465"), None),
+            rule("d.example", DomainFate::Lmtp(hop("unix:/run/lmtp")), None),
+        ];
+        let ways = Ways::new(&rules, RelayTls::Encrypt);
+        let mx = |domain: &str| Target::Mx(domain.into());
+        let tls = |target: &Target, require| ways.to(target, require).tls;
+        assert_eq!(tls(&mx("a.example"), false), Some(Demand::Certificate));
+        assert_eq!(tls(&mx("other.example"), false), Some(Demand::Encryption));
+        assert_eq!(tls(&mx("other.example"), true), Some(Demand::Certificate));
+        assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
+        assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
+        let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), false);
+        assert_eq!(implicit, Way { tls: Some(Demand::Encryption), implicit: true, login: None });
+        assert_eq!(implicit.without_tls().key(), "plain");
+        let others = Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May);
+        assert_eq!(others.to(&mx("a.example"), false).tls, None);
+    }
+}
