@@ -44,6 +44,8 @@ pub(super) struct Size;
 pub(super) struct Span;
 /// A list of networks and addresses.
 pub(super) struct Networks;
+/// A list of SHA-256 fingerprints in hexadecimal, colons allowed; they become lower case without.
+pub(super) struct Fingerprints;
 /// An address and a port.
 pub(super) struct Address;
 /// Where to listen: an address and a port, or `unix:/path`.
@@ -249,6 +251,27 @@ fn network(text: &str) -> Result<Network, String> {
     Ok(network)
 }
 
+impl Kind for Fingerprints {
+    type Value = Vec<String>;
+
+    fn word(&self) -> String {
+        "list of fingerprints".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        let list = value.as_array().ok_or_else(|| wanted("a list of fingerprints", value))?;
+        list.iter().map(|entry| fingerprint(text(entry.get_ref(), "a fingerprint in quotes")?)).collect()
+    }
+}
+
+fn fingerprint(text: &str) -> Result<String, String> {
+    let digits = text.replace(':', "").to_ascii_lowercase();
+    let is_sha256 = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_sha256
+        .then_some(digits)
+        .ok_or_else(|| format!("{} is no SHA-256 fingerprint: 64 hexadecimal digits", quoted(text)))
+}
+
 impl Kind for Address {
     type Value = SocketAddr;
 
@@ -375,6 +398,16 @@ mod tests {
         for bad in ["['10.0.0.0/33']", "['ten']", "[1]", "'10.0.0.0/8'", "['10.0.0.0/']"] {
             assert!(read(Networks, bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn fingerprints_are_read_with_and_without_colons() {
+        let digits = "0f".repeat(32);
+        let with_colons = vec!["0F"; 32].join(":");
+        let read_one = |text: &str| read(Fingerprints, &format!("['{text}']"));
+        assert_eq!(read_one(&digits), Ok(vec![digits.clone()]));
+        assert_eq!(read_one(&with_colons), Ok(vec![digits.clone()]));
+        assert!(read_one(&digits[1..]).is_err() && read_one(&"0g".repeat(32)).is_err());
     }
 
     #[test]

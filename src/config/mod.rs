@@ -21,7 +21,7 @@ mod login;
 pub mod nearest;
 mod table;
 
-pub use table::{Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Row, Smtpd, Tls};
+pub use table::{Access, Auth, Config, Limits, Listen, Local, Log, Queue, Remote, Row, Smtpd, Tls};
 
 /// Where posta-smtpd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,9 @@ use crate::sasl::mechanism::Mechanism;
 
 use super::domain;
 use super::file::Entry;
-use super::kind::{self, Choice, Flag, Kind, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text};
+use super::kind::{
+    self, Choice, Fingerprints, Flag, Kind, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text,
+};
 use super::login;
 use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
 
@@ -46,6 +48,7 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
         Log::ROWS,
         Smtpd::ROWS,
         Local::ROWS,
+        Access::ROWS,
         Limits::ROWS,
         Auth::ROWS,
         Queue::ROWS,
@@ -121,6 +124,8 @@ section! {
         smtpd: Smtpd = entry.section("smtpd", Smtpd::read);
         /// `[local]`
         local: Local = entry.section("local", Local::read);
+        /// `[access]`
+        access: Access = entry.section("access", Access::read);
         /// `[limits]`
         limits: Limits = entry.section("limits", Limits::read);
         /// `[auth]`
@@ -215,6 +220,13 @@ section! {
         hide_client: bool = Flag, false, "Who has logged in is not shown with name and address in Received.";
         xclient_from: Vec<Network> = Networks, [], "Clients that may speak for others (XCLIENT).";
         xforward_from: Vec<Network> = Networks, [], "Clients that may say whom they have mail from (XFORWARD).";
+        relay_fingerprints: Vec<String> = Fingerprints, [],
+            "SHA-256 fingerprints of client certificates whose owners may relay; see tls.client_ca.";
+        reverse_dns: bool = Flag, true, "The DNS is asked for each client's name.";
+        greet_pause: Option<Duration> = Maybe(Span), "",
+            "Strangers wait so long for their greeting; who talks before is refused. Empty: not at all.";
+        refuse_own_name: bool = Flag, true, "Strangers that name themselves by our own hostname are refused.";
+        refuse_bad_names: bool = Flag, false, "Strangers whose name in EHLO is no full host name are refused.";
     }
 }
 
@@ -233,12 +245,31 @@ section! {
 }
 
 section! {
+    /// Tables of who may do what; see posta-access(5).
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Access, "access." {
+        clients: Option<PathBuf> = Maybe(Path), "", "The table of clients, by address and name.";
+        helo: Option<PathBuf> = Maybe(Path), "", "The table of names that clients give themselves.";
+        senders: Option<PathBuf> = Maybe(Path), "", "The table of senders.";
+        recipients: Option<PathBuf> = Maybe(Path), "", "The table of recipients.";
+    }
+}
+
+section! {
     /// Rates of each client. 0 is no limit; clients in `relay_from` have none.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Limits, "limits." {
         connections_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Connections of one client. 0: no limit.";
         messages_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Messages of one client. 0: no limit.";
         recipients_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0, "Recipients of one client. 0: no limit.";
+        messages_per_minute_per_sender: u32 = Number { least: 0, most: 1_000_000 }, 0, "Messages of one sender. 0: no limit.";
+        recipients_per_minute_per_sender: u32 = Number { least: 0, most: 1_000_000 }, 0,
+            "Recipients of one sender. 0: no limit.";
+        messages_per_minute_per_login: u32 = Number { least: 0, most: 1_000_000 }, 0, "Messages of one login. 0: no limit.";
+        recipients_per_minute_per_login: u32 = Number { least: 0, most: 1_000_000 }, 0,
+            "Recipients of one login. 0: no limit.";
+        unknown_recipients_per_hour: u32 = Number { least: 0, most: 1_000_000 }, 0,
+            "Recipients that do not exist, of one client; one more ends its session. 0: no limit.";
     }
 }
 

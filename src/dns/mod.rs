@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub mod address;
 pub mod answer;
@@ -23,8 +24,17 @@ pub fn open(
     zone: Option<&Path>,
     nameserver: Option<SocketAddr>,
 ) -> Result<Arc<dyn answer::Names>, answer::SourceError> {
+    open_trying(zone, nameserver, resolver::TRY)
+}
+
+/// The same, where one try of one name server may take `each`: for who can't wait long.
+pub fn open_trying(
+    zone: Option<&Path>,
+    nameserver: Option<SocketAddr>,
+    each: Duration,
+) -> Result<Arc<dyn answer::Names>, answer::SourceError> {
     Ok(match zone {
         Some(file) => Arc::new(zone::Zone::read(file)?),
-        None => Arc::new(resolver::Resolver::start(nameserver)?),
+        None => Arc::new(resolver::Resolver::start_trying(nameserver, each)?),
     })
 }

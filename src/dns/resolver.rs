@@ -31,7 +31,7 @@ const PORT: u16 = 53;
 /// Most name servers that are asked (resolv.conf(5): MAXNS).
 const MAX_SERVERS: usize = 3;
 /// How long one try of one name server may take.
-const TRY: Duration = Duration::from_secs(5);
+pub(super) const TRY: Duration = Duration::from_secs(5);
 /// Tries after the first one.
 const RETRIES: usize = 1;
 /// The most that one question may take, all tries and servers together, in times of one try.
@@ -53,11 +53,16 @@ type Asked = Result<(Vec<Record>, bool), (LookupError, Option<Duration>)>;
 impl Resolver {
     /// Starts the thread. Asks `nameserver`, or those of the system's resolv.conf.
     pub fn start(nameserver: Option<SocketAddr>) -> Result<Resolver, SourceError> {
+        Resolver::start_trying(nameserver, TRY)
+    }
+
+    /// The same, where one try of one name server may take `each`.
+    pub fn start_trying(nameserver: Option<SocketAddr>, each: Duration) -> Result<Resolver, SourceError> {
         let servers = match nameserver {
             Some(address) => vec![address],
             None => system_servers()?,
         };
-        Resolver::with(&servers, TRY)
+        Resolver::with(&servers, each)
     }
 
     fn with(servers: &[SocketAddr], each: Duration) -> Result<Resolver, SourceError> {

@@ -1,10 +1,13 @@
 //! Floor 5, judgement: who may do what, and how often.
 //!
-//! [`chain`] asks in order, the cheapest first: how often this client comes ([`rate`]), whether the
-//! address exists (that answer is brought along), whether the client may relay ([`access`]). What
-//! comes out is a [`verdict`], which nobody can overlook.
+//! [`chain`] asks in order, the cheapest first: whether the administrator's tables say something
+//! ([`access`]), how a client calls itself ([`helo`]), how often this client, sender or login comes
+//! ([`limits`], by the buckets of [`rate`]), whether the address exists (that answer is brought along),
+//! whether the client may relay. What comes out is a [`verdict`], which nobody can overlook.
 
 pub mod access;
 pub mod chain;
+pub mod helo;
+pub mod limits;
 pub mod rate;
 pub mod verdict;

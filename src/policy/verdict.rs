@@ -2,12 +2,16 @@
 
 use crate::smtp::reply::Reply;
 
+use super::access::Row;
+
 /// A judgement. To let one drop is to accept by accident, so the compiler asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
     /// Nothing against it.
     Accept,
+    /// To be accepted and thrown away: a row of a table says so. In the end a line in the log names it.
+    Discard(Row),
     /// No, with this reply: 4xx for "not now", 5xx for "never".
     Refuse(Reply),
     /// No, and the session is over (421).
@@ -15,11 +19,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// This verdict if it says no, else what `next` says.
+    /// This verdict if it settles the matter, else what `next` says.
     pub fn and_then(self, next: impl FnOnce() -> Verdict) -> Verdict {
         match self {
             Verdict::Accept => next(),
-            no => no,
+            settled => settled,
         }
     }
 }

@@ -159,6 +159,8 @@ pub enum DataFault {
     Disk,
     /// Refused by a rule: the whole reply.
     Refused(Reply),
+    /// Thrown away by a rule, as the log says under this id. The client is told that it was taken.
+    Discarded(Id),
 }
 
 impl DataFault {
@@ -178,6 +180,7 @@ impl DataFault {
             DataFault::Full => rule::NO_SPACE.reply("no space for this message now; try again later"),
             DataFault::Disk => rule::NOT_STORED.reply("this message could not be stored; try again later"),
             DataFault::Refused(reply) => reply,
+            DataFault::Discarded(id) => Reply::coded(250, 0, 0, format!("Ok: taken as {id}")),
         }
     }
 }

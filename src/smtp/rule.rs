@@ -106,7 +106,7 @@ rules! {
     TALKED_FIRST = "P0110" 554 (5, 0) "talked first"
         "The client sent something before it had the reply that it must wait for (RFC 5321 3.1, RFC 2920 3.1)."
         "Repair the sending program: mail servers wait for the greeting."
-        "Set smtpd.greet_pause to 0, or name the client in the clients table with accept.";
+        "Empty smtpd.greet_pause, or name the client in the clients table with accept.";
     PROXY = "P0111" 421 (3, 0) "no address from the proxy"
         "The connection did not begin with a sound PROXY header."
         "Nothing: the proxy in front of the server is at fault."
@@ -117,7 +117,7 @@ rules! {
         "The clients table refuses this client."
         "Write to the postmaster over another way; the text may say why."
         "See the row of the table that the log names.";
-    CLIENT_LATER = "P0202" 450 (7, 1) "client put off"
+    CLIENT_LATER = "P0202" 421 (7, 1) "client put off"
         "The clients table puts this client off."
         "Nothing: the sending system tries again by itself."
         "See the row of the table that the log names.";
@@ -212,7 +212,7 @@ rules! {
     UNKNOWN_RECIPIENTS = "P0408" 421 (7, 1) "too many unknown recipients"
         "The client has named too many addresses that do not exist."
         "Take addresses that were refused out of your lists."
-        "See limits.unknown_recipients.";
+        "See limits.unknown_recipients_per_hour.";
     NO_POSTMASTER = "P0409" 451 (3, 5) "no postmaster"
         "Nobody is set up who reads mail for postmaster."
         "Nothing: the sending system tries again by itself."

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use posta::mail::address::ReversePath;
 use posta::smtp::introduction::Introduction;
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::smtp::server::{Action, Event, Question, Verdict};
 
 use crate::house::House;
-use crate::judge::{judge, verdict};
+use crate::judge::{Asker, judge, verdict};
 use crate::receive::{receive, receive_chunk, swallow};
 use crate::session::{Loss, Session, Stage};
 use crate::tally::Verb;
@@ -152,7 +153,7 @@ impl Session {
     }
 
     /// Decides about a sender or a recipient.
-    fn judge(&self, question: &Question) -> Verdict {
+    fn judge(&mut self, question: &Question) -> Verdict {
         if matches!(question, Question::Sender(_)) && self.must_turn_to_tls() {
             let text = "say STARTTLS first, and then log in";
             return Verdict::Refuse(rule::TLS_WANTED.reply(text));
@@ -163,7 +164,12 @@ impl Session {
             let text = format!("<{sender}>: this sender is not one of {login}'s");
             return Verdict::Refuse(rule::SENDER_NOT_YOURS.reply(text));
         }
-        judge(&self.terms, &self.guest.client, question)
+        let (helo, _) = self.server.greeted_as().unwrap_or_default();
+        let sender = self.server.transaction().map_or(&ReversePath::Null, |transaction| &transaction.sender);
+        let asker = Asker { client: &self.guest.client, helo, sender };
+        let (verdict, row) = judge(&self.terms, asker, question);
+        self.discards.note(question, row);
+        verdict
     }
 
     /// Who has to log in can do so under TLS only (RFC 8314 4.1).

@@ -15,6 +15,7 @@ use posta::smtp::server::{Action, Event, Server};
 
 use crate::guest::Guest;
 use crate::house::House;
+use crate::keep;
 use crate::offer;
 use crate::session::{Loss, Session, Stage};
 use crate::tally::Named;
@@ -52,6 +53,9 @@ impl Session {
             return if self.entrance.implicit { Err(Loss::Unsecured) } else { Ok(Action::HangUp(reply)) };
         }
         self.connected = self.guest.client.address;
+        if self.terms.reverse_dns {
+            self.look_name_up(house);
+        }
         log::info!("connect from {}", self.guest.peer());
         if self.entrance.implicit {
             self.secure(house)?;
@@ -84,7 +88,24 @@ impl Session {
                 return Err(rule::PROXY.reply(text));
             }
         }
-        Ok(())
+        let address = self.guest.client.address;
+        match &mut self.seat {
+            Some(seat) => seat.move_to(address).map_err(|full| keep::refusal(&self.terms, full)),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out what the client is called. While most workers are busy nobody waits for the DNS.
+    fn look_name_up(&mut self, house: &House) {
+        let Some(address) = self.guest.client.address else { return };
+        let client = &mut self.guest.client;
+        match house.directory.name_of(address, self.hurried) {
+            Ok(name) => client.name = name,
+            Err(why) => {
+                log::debug!("{address}: no name now: {why}");
+                client.name_unclear = true;
+            }
+        }
     }
 
     /// Why the client can't come in.
@@ -95,7 +116,7 @@ impl Session {
             return Some(rule::NOT_READY.reply(text));
         }
         match self.terms.policy.connection(&self.guest.client, Instant::now()) {
-            Verdict::Accept => None,
+            Verdict::Accept | Verdict::Discard(_) => None,
             Verdict::Refuse(reply) | Verdict::HangUp(reply) => Some(reply),
         }
     }
@@ -125,7 +146,12 @@ impl Session {
     /// is forgotten (RFC 3207 4.2).
     pub(crate) fn forget_guest(&mut self) {
         let submission = self.entrance.submission;
-        self.guest = Guest::new(Client { address: self.connected, submission, ..Client::default() });
+        let mut client = Client { address: self.connected, submission, ..Client::default() };
+        if self.guest.client.address == self.connected {
+            client.name = self.guest.client.name.take();
+            client.name_unclear = self.guest.client.name_unclear;
+        }
+        self.guest = Guest::new(client);
         self.named = Named::default();
     }
 }

@@ -14,8 +14,6 @@ pub struct Guest {
     pub client: Client,
     /// Its address as the log has it.
     address: String,
-    /// Its name, if a trusted host has told it.
-    name: Option<String>,
     /// The mechanism by which it has logged in.
     pub method: Option<String>,
 }
@@ -23,22 +21,22 @@ pub struct Guest {
 impl Guest {
     /// Somebody who has just come.
     pub fn new(client: Client) -> Guest {
-        Guest { address: text_of(client.address), client, name: None, method: None }
+        Guest { address: text_of(client.address), client, method: None }
     }
 
     /// For the log.
     pub fn peer(&self) -> Peer<'_> {
-        Peer { name: self.name.as_deref(), address: &self.address }
+        Peer { name: self.name(), address: &self.address }
     }
 
-    /// Its name, if somebody who should know has told it.
+    /// Its name, if the DNS has confirmed it or somebody who should know has told it.
     pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+        self.client.name.as_deref()
     }
 
     /// It is at this address.
     pub fn move_to(&mut self, address: Option<IpAddr>) {
-        self.client.address = address;
+        self.client = Client { address, name: None, name_unclear: false, ..self.client.clone() };
         self.address = text_of(address);
     }
 
@@ -54,11 +52,10 @@ impl Guest {
         let mut guest = self.clone();
         if told.address.is_said() {
             guest.move_to(told.address.value().copied());
-            guest.name = None;
             guest.client.fingerprint = None;
         }
         if told.name.is_said() {
-            guest.name = told.name.value().cloned();
+            guest.client.name = told.name.value().cloned();
         }
         guest.client.login = told.login.value().cloned();
         guest.method = guest.client.login.as_ref().map(|_| "xclient".to_string());

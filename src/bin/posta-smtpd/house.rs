@@ -13,6 +13,7 @@ use posta::route::Router;
 use posta::smtp::server;
 use posta::spool::{Committer, Spool};
 
+use crate::names::Directory;
 use crate::offer::Offers;
 use crate::owner::Owners;
 
@@ -29,6 +30,8 @@ pub struct House {
     pub certificates: Arc<Store>,
     /// How clients may log in.
     pub offers: Offers,
+    /// What clients are called.
+    pub directory: Directory,
 }
 
 /// What the administrator has said. A session keeps the terms that it began with; a reload makes
@@ -63,6 +66,10 @@ pub struct Terms {
     pub owners: Owners,
     /// Who has logged in is not shown with the address that he sends from.
     pub hide_client: bool,
+    /// The DNS is asked for clients' names.
+    pub reverse_dns: bool,
+    /// Strangers wait so long for their greeting.
+    pub greet_pause: Option<Duration>,
     /// Who may say XCLIENT.
     pub xclient_from: Networks,
     /// Who may say XFORWARD.
@@ -88,7 +95,13 @@ pub struct Entrance {
 
 impl House {
     /// A house that takes everybody in on these terms. `run` is the folder of sockets.
-    pub fn new(terms: Terms, spool: Spool, certificates: Arc<Store>, run: PathBuf) -> House {
+    pub fn new(
+        terms: Terms,
+        spool: Spool,
+        certificates: Arc<Store>,
+        run: PathBuf,
+        directory: Directory,
+    ) -> House {
         let spool = Arc::new(spool);
         House {
             terms: RwLock::new(Arc::new(terms)),
@@ -97,6 +110,7 @@ impl House {
             spool,
             certificates,
             offers: Offers::new(run),
+            directory,
         }
     }
 

@@ -15,7 +15,7 @@ use posta::smtp::rule;
 use posta::unix::signals::Told;
 
 use crate::guest::text_of;
-use crate::house::House;
+use crate::house::{House, Terms};
 use crate::session::{Bench, Cause, Left, Session};
 use crate::tally::brief;
 
@@ -109,9 +109,11 @@ pub fn keep(
 ) -> io::Result<()> {
     loop {
         match acceptor.wait()? {
-            Happening::Arrived(arrival) | Happening::Patient(arrival) => {
-                offer(pool, house, Job::Arrived(Box::new(arrival)));
-            }
+            Happening::Arrived(arrival) => match pause(&arrival, house) {
+                Some(pause) => acceptor.pause(arrival, Instant::now() + pause),
+                None => offer(pool, house, Job::Arrived(Box::new(arrival))),
+            },
+            Happening::Patient(arrival) => offer(pool, house, Job::Arrived(Box::new(arrival))),
             Happening::Left(address) => log::info!(
                 "lost connection after CONNECT from {}",
                 text_of(address.map(|address| address.ip()))
@@ -142,6 +144,17 @@ pub fn keep(
     }
 }
 
+/// How long a new client has to wait for its greeting. Not where it has the first word, and not if it
+/// is one of ours.
+fn pause(arrival: &Arrival, house: &House) -> Option<Duration> {
+    let terms = house.terms();
+    let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+    let address = arrival.address.map(|address| address.ip());
+    let client = Client { address, ..Client::default() };
+    let may_wait = !entrance.proxy && !entrance.implicit && address.is_some();
+    terms.greet_pause.filter(|_| may_wait && terms.policy.may_keep_waiting(&client, Instant::now()))
+}
+
 fn cause(why: Why) -> Cause {
     match why {
         // What the client has sent while the session rested is read now, and that it has gone is seen.
@@ -163,7 +176,7 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
     };
     stream.set_deadline(Some(Instant::now() + Duration::from_millis(10)));
     let mut word = Vec::new();
-    refusal(house, Full::House).write_to(&mut word);
+    refusal(&house.terms(), Full::House).write_to(&mut word);
     // Who can't be told so quickly is told by the closing.
     let _ = stream.write_all(&word);
 }
@@ -171,7 +184,7 @@ fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
 /// This client has to go before it was greeted.
 fn turn_away(client: TurnedAway, house: &House) {
     let reply = match client.why {
-        Turned::Full(full) => refusal(house, full),
+        Turned::Full(full) => refusal(&house.terms(), full),
         // RFC 5321 3.1: the client waits for the greeting. Who doesn't is not listening to us.
         Turned::TalkedFirst => rule::TALKED_FIRST.reply("wait for the greeting before you send anything"),
     };
@@ -192,8 +205,8 @@ fn turn_away(client: TurnedAway, house: &House) {
 }
 
 /// What a client without a seat is told.
-fn refusal(house: &House, full: Full) -> Reply {
-    let text = format!("{} {full}; try again later", house.terms().smtp.hostname);
+pub fn refusal(terms: &Terms, full: Full) -> Reply {
+    let text = format!("{} {full}; try again later", terms.smtp.hostname);
     match full {
         Full::House => rule::HOUSE_FULL.reply(text),
         Full::Client => rule::CLIENT_FULL.reply(text),

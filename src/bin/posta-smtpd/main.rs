@@ -23,6 +23,7 @@
 //!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
 
 mod act;
+mod discard;
 mod enter;
 mod exchange;
 mod guest;
@@ -32,6 +33,7 @@ mod keep;
 mod leave;
 mod listen;
 mod login;
+mod names;
 mod offer;
 mod owner;
 mod receive;
@@ -65,6 +67,7 @@ use posta::unix::{privilege, sandbox, users};
 use house::{Entrance, House};
 use keep::Desk;
 use listen::ListenError;
+use names::Directory;
 use session::{Bench, Cause, Session};
 
 const PROGRAM: &str = "posta-smtpd";
@@ -160,8 +163,9 @@ fn serve(config: &Config) -> Result<(), Unable> {
     if let Some(missing) = house.terms().missing() {
         log::warn!("waiting for {}, which posta-auth writes; clients get 421 until then", missing.display());
     }
-    let acceptor =
+    let mut acceptor =
         Acceptor::open(listeners, signals, settings::limits(config)).map_err(os_error("acceptor"))?;
+    acceptor.expect_proxies(&config.listen.iter().map(|entry| entry.proxy).collect::<Vec<bool>>());
     let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
     let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
     log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
@@ -231,7 +235,8 @@ fn open_certificates(config: &Config, keeper: Option<OwnedFd>) -> Result<Arc<Sto
 
 fn house(config: &Config, certificates: Arc<Store>) -> Result<House, Unable> {
     let terms = settings::terms(config).map_err(|error| Unable(CONFIG, error.to_string()))?;
-    Ok(House::new(terms, open_spool(config)?, certificates, config.run.clone()))
+    let directory = Directory::open(config.remote.zone.as_deref(), config.remote.nameserver);
+    Ok(House::new(terms, open_spool(config)?, certificates, config.run.clone(), directory))
 }
 
 fn open_spool(config: &Config) -> Result<Spool, Unable> {

@@ -239,7 +239,11 @@ impl Intake {
             log::error!("{}: data came without a transaction", self.id);
             return Err(DataFault::Disk);
         };
-        let envelope = envelope(session, transaction, self.id);
+        let mut envelope = envelope(session, transaction, self.id);
+        session.discards.take_out(&mut envelope, self.id);
+        if envelope.recipients.is_empty() {
+            return Err(DataFault::Discarded(self.id));
+        }
         house.committer.commit(draft, &envelope).map_err(|error| fault(Some(self.id), &error))
     }
 }

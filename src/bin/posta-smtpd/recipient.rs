@@ -6,18 +6,13 @@
 use std::time::Instant;
 
 use posta::mail::address::Mailbox;
-use posta::policy::chain::Client;
-use posta::smtp::server::Verdict;
+use posta::policy::verdict::Verdict;
 
 use crate::house::Terms;
-use crate::judge::verdict;
+use crate::judge::Asker;
 
-/// Decides about a recipient; none is `<postmaster>` without a domain.
-pub fn judge(terms: &Terms, client: &Client, recipient: Option<&Mailbox>) -> Verdict {
-    let Some(recipient) = recipient else {
-        // RFC 5321 4.5.1: always somebody, whoever asks and however often.
-        return Verdict::Accept(terms.router.qualify("postmaster"));
-    };
+/// Decides about a recipient.
+pub fn judge(terms: &Terms, asker: Asker<'_>, recipient: &Mailbox, now: Instant) -> Verdict {
     let judged = || terms.router.judge(recipient);
-    verdict(terms.policy.recipient(client, recipient, judged, Instant::now()))
+    terms.policy.recipient(asker.client, asker.sender, recipient, judged, now)
 }

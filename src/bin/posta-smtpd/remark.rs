@@ -58,8 +58,8 @@ impl Session {
     }
 
     /// The session has to go for another.
-    pub(crate) fn shed(&mut self) -> Action {
-        let text = format!("{} is full; try again later", self.terms.smtp.hostname);
+    pub(crate) fn shed(&self) -> Action {
+        let text = format!("{} is full, and you were silent; try again later", self.terms.smtp.hostname);
         let reply = rule::SHED.reply(text);
         self.log_reject(&reply);
         Action::HangUp(reply)

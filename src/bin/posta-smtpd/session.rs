@@ -24,6 +24,7 @@ use posta::smtp::server::{Action, Event, Server, Service};
 use posta::spool::Committed;
 
 use crate::act::Next;
+use crate::discard::Discards;
 use crate::exchange::Exchange;
 use crate::guest::Guest;
 use crate::house::{Entrance, House, Terms};
@@ -66,6 +67,8 @@ pub struct Session {
     pub receiving: Option<Id>,
     /// A message of which some chunks have come.
     pub chunks: Option<Box<Chunks>>,
+    /// What of the transaction is to be thrown away.
+    pub(crate) discards: Discards,
     /// A login that waits for the client's next word.
     pub(crate) exchange: Option<Exchange>,
     /// The next answer is kept back for so long.
@@ -73,7 +76,7 @@ pub struct Session {
     /// An answer that is kept back.
     pub(crate) owed: Vec<u8>,
     /// Most workers are busy.
-    hurried: bool,
+    pub(crate) hurried: bool,
     /// Given back with the session.
     pub seat: Option<Seat>,
 }
@@ -187,6 +190,7 @@ impl Session {
             named: Named::default(),
             receiving: None,
             chunks: None,
+            discards: Discards::default(),
             exchange: None,
             penalty: None,
             owed: Vec::new(),

@@ -1,4 +1,4 @@
-//! Which clients are ours.
+//! Lists of networks: which clients are ours.
 
 use std::net::IpAddr;
 
