@@ -20,12 +20,8 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     mailboxes(config, reading);
     routing(config, reading);
     relays(config, reading);
-    if config.auth.pam.is_some() && !cfg!(feature = "pam") {
-        let what =
-            "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
-        reading.fault_of("auth.pam", what.to_string());
-    }
     retries(config, reading);
+    logins(config, reading);
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -36,6 +32,21 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
         let both = ["queue.first_retry", "queue.longest_retry"];
         let set = both.into_iter().find(|setting| reading.is_set(setting));
         reading.fault_of(set.unwrap_or(both[0]), what);
+    }
+}
+
+/// What this build can't do, and what nobody could.
+fn logins(config: &Config, reading: &mut Reading<'_>) {
+    let auth = &config.auth;
+    if auth.pam.is_some() && !cfg!(feature = "pam") {
+        let what =
+            "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
+        reading.fault_of("auth.pam", what.to_string());
+    }
+    let with_keys = auth.mechanisms.iter().find(|mechanism| mechanism.needs_keys());
+    if let (Some(mechanism), Some(_)) = (with_keys, &auth.dovecot) {
+        let what = format!("mechanisms: {mechanism} shows no password, and Dovecot is asked about passwords");
+        reading.fault_of("auth.mechanisms", what);
     }
 }
 

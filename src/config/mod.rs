@@ -261,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn logins_that_can_t_work_are_told() {
+        let told = fault("[auth]\ndovecot = 'unix:/x'\nmechanisms = ['PLAIN', 'SCRAM-SHA-256']");
+        assert!(told.contains(":3:") && told.contains("SCRAM-SHA-256 shows no password"), "{told}");
+        if !cfg!(feature = "pam") {
+            let told = fault("[auth]\npam = 'posta'");
+            assert!(told.contains(":2:") && told.contains("FEATURES=pam"), "{told}");
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_a_working_server() {
         let config = parse("").unwrap();
         assert!(!config.hostname.is_empty());

@@ -238,8 +238,8 @@ impl Session {
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
-            (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
+            (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, _) => None,
             (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
             _ => match self.go_in(house, crowd)? {
