@@ -9,9 +9,11 @@
 mod change;
 mod check;
 mod explain;
+mod filter;
 mod list;
 mod permissions;
 mod show;
+mod totals;
 mod word;
 
 use std::path::PathBuf;
