@@ -37,7 +37,9 @@ fn read(words: &[String]) -> Result<Question, Refusal> {
             option => {
                 let value = words.next().unwrap_or_default();
                 if !question.filter.take(option, value)? {
-                    let why = format!("queue: unknown option \"{option}\"; see postactl(8)");
+                    let why = format!(
+                        "queue takes no \"{option}\": it is --json, --totals or a filter, see postactl(8)"
+                    );
                     return Err(Refusal::usage(why));
                 }
             }
