@@ -176,7 +176,7 @@ fn what_is_wrong_is_told_by_the_exit_code_and_nothing_is_stored() {
         (&["-t"][..], "Subject: no recipient\n\nx\n", 64),
         (&[], "x", 64),
         (&["-bd"], "", 64),
-        (&["-bv", "a@x"], "", 64),
+        (&["-bv"], "", 64),
         (&["-Z"], "", 64),
         (&["a@x\nBcc: evil@y"], "x", 65),
         (&["-F", "a\r\nX: y", "a@x"], "x", 65),
@@ -337,6 +337,29 @@ fn why_says_where_an_address_leads() {
     let text = said(&place.postactl(&["why", "--client", "127.0.0.1", "bob@z.example"]));
     assert!(text.contains("taken from 127.0.0.1, which may relay"), "{text}");
     assert_eq!(code(&place.postactl(&["why", "a@-x"])), 64);
+}
+
+#[test]
+fn bv_says_where_addresses_lead_and_sends_nothing() {
+    let place = Place::new();
+    let more =
+        "[domains]\n\"y.example\" = { relay = \"127.0.0.1:26\" }\n\"z.example\" = { users = \"system\" }\n";
+    place.configure(more);
+    fs::write(place.path("aliases"), "both: root, eve@far.example\n").unwrap();
+    let output = place.sendmail(&["-bv", "bob@y.example", "both@z.example"], "");
+    let text = said(&output);
+    assert_eq!(code(&output), 0, "{output:?}");
+    for line in [
+        "bob@y.example... deliverable: mailer esmtp, host 127.0.0.1:26, user bob@y.example\n",
+        "both@z.example... deliverable: mailer local, user ",
+        "both@z.example... deliverable: mailer esmtp, host far.example, user eve@far.example\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let output = place.sendmail(&["-bv", "no-such-user-here@z.example"], "");
+    assert_eq!(code(&output), 67, "{output:?}");
+    assert!(said(&output).contains("no-such-user-here@z.example... "), "{output:?}");
+    assert_eq!(place.dropped(), []);
 }
 
 /// With set-group-id neither `-c` nor the environment is taken. Needs root, and a file system that honours

@@ -289,9 +289,16 @@ fn the_administrator_sees_holds_and_removes() {
     let shown = house.output("postactl", &["show", &id]);
     assert!(shown.contains("not yet") && shown.contains("refused"), "{shown}");
     assert!(house.output("postactl", &["cat", &id]).contains("One line."));
+    let release = || house.command("postactl", &["release", &id]).output().unwrap().status.code();
+    assert_eq!(release(), Some(65), "it is not on hold");
     house.output("postactl", &["hold", &id]);
     wait_for("a held row", || listed().contains("\"held\"").then_some(()));
-    house.output("postactl", &["release", &id]);
+    let held =
+        |words: &[&str]| house.output("postactl", &[&["queue", "--json", "--state", "held"], words].concat());
+    assert!(held(&["--domain", "elsewhere.example"]).contains(&id));
+    assert_eq!(held(&["--domain", "example.org"]), "");
+    assert!(house.output("postactl", &["queue", "--totals"]).contains("elsewhere.example"));
+    assert_eq!(release(), Some(0));
     let sink = sink(&house);
     wait_for("delivery", || {
         house.output("postactl", &["retry", "all"]);

@@ -3,8 +3,9 @@
 //!     cargo run --release --example deep-spool -- N FOLDER [DOMAINS [HOURS]]
 //!
 //! FOLDER becomes a spool (or gets N messages more) as if N messages for DOMAINS domains
-//! (`d0.dead.example` …; 1000 unless said) had each been tried once and were to be tried again at a
-//! time spread over the next HOURS (4; 0 is now). Written with the library, and so in the formats of
+//! (`d0.dead.example` …; 1000 unless said), each relayed to its own address of 127.0.0.0/8 where nobody
+//! listens, had each been tried once and were to be tried again at a time spread over the next HOURS
+//! (4; 0 is now). Written with the library, and so in the formats of
 //! posta-spool(5), whatever they become; but nothing is synced.
 //!
 //! SECURITY: for an empty folder of one's own. It takes the spool's lock.
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use posta::courier::request::{Leaf, Target};
+use posta::courier::request::{Hop, Leaf, Target};
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::envelope::{BodyKind, Envelope, Origin, Recipient};
 use posta::mail::status::Status;
@@ -53,15 +54,16 @@ fn fill(path: &Path, count: u64, domains: u64, within: Duration) -> Result<(), S
     let text =
         format!("Subject: deep\r\n\r\n{}", "All work and no play makes a dull queue.\r\n".repeat(BODY_LINES));
     for n in 0..count {
-        let domain = format!("d{}.dead.example", n % domains);
-        let envelope = envelope(n, &domain, now);
+        let envelope = envelope(n, &format!("d{}.dead.example", n % domains), now);
+        let [.., a, b, c] = (n % domains).to_be_bytes();
+        let hop = Hop::Address([127, a, b, c].into(), 9);
         let mut draft = Draft::begin(&spool)?;
         draft.push(text.as_bytes())?;
         let id = committer.commit(draft, &envelope)?.id();
         let entry = spool.open(id, Place::New)?;
-        let mut journal = spool.set_aside(&entry, &history(&envelope, &domain, now))?;
+        let mut journal = spool.set_aside(&entry, &history(&envelope, &hop, now))?;
         let wait = within.mul_f64(n as f64 / count as f64);
-        journal.set_next((now + wait).as_secs(), hash_of(&domain))?;
+        journal.set_next((now + wait).as_secs(), hash_of(&format!("smtp:{hop}")))?;
     }
     Ok(())
 }
@@ -83,11 +85,11 @@ fn envelope(n: u64, domain: &str, now: Duration) -> Envelope {
 }
 
 /// What posta-queue notes of one attempt that failed.
-fn history(envelope: &Envelope, domain: &str, now: Duration) -> [Record; 4] {
+fn history(envelope: &Envelope, hop: &Hop, now: Duration) -> [Record; 4] {
     let at = now.as_micros() as u64;
     let leaf = Leaf {
         address: envelope.recipients[0].address.clone(),
-        target: Target::Mx(domain.to_string()),
+        target: Target::Smtp(hop.clone()),
         place: None,
         sender: None,
     };

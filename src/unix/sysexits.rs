@@ -6,6 +6,8 @@ pub const OK: u8 = 0;
 pub const USAGE: u8 = 64;
 /// The input is wrong: an address, a message.
 pub const DATA: u8 = 65;
+/// There is no such user.
+pub const NO_USER: u8 = 67;
 /// A service is not there.
 pub const UNAVAILABLE: u8 = 69;
 /// A fault of our own.

@@ -283,6 +283,11 @@ impl Schedule {
         Admission::Admitted(resting)
     }
 
+    /// Whether a message is on hold, or may be about to be.
+    pub fn may_be_held(&self, id: Id) -> bool {
+        self.held.contains(&id) || self.slots.contains_key(&id)
+    }
+
     /// Whether a message is in the working set, be it open yet or not.
     pub fn has_slot(&self, id: Id) -> bool {
         self.slots.contains_key(&id)

@@ -89,6 +89,9 @@ impl Runner {
                     .for_each(|line| reply.answer(Answer::Text(line.in_words(now))));
                 reply.answer(Answer::End);
             }
+            Order::Release(id) if self.scanned && !self.schedule.may_be_held(*id) => {
+                reply.fail(Failure::Wrong, format!("{id}: no such message on hold"));
+            }
             Order::Delete(id) | Order::Hold(id) | Order::Release(id) | Order::Bounce(id) => {
                 let id = *id;
                 self.wish(id, reply);

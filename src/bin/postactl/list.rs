@@ -1,5 +1,7 @@
 //! `queue`: the messages, as a table for people or as JSON for programs.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::json;
 
 use posta::unix::sysexits;
@@ -11,23 +13,59 @@ use posta::logbook::entry::Printable;
 
 use posta::net::orders;
 
+use crate::filter::Filter;
 use crate::show::time;
+use crate::totals::Totals;
 use crate::{PATIENCE, Refusal, refusal};
 
-/// Lists the queue.
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Question {
+    as_json: bool,
+    /// Sums for each domain, and not the messages.
+    totals: bool,
+    filter: Filter,
+}
+
+fn read(words: &[String]) -> Result<Question, Refusal> {
+    let mut question = Question::default();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        match word {
+            "--json" => question.as_json = true,
+            "--totals" => question.totals = true,
+            option => {
+                let value = words.next().unwrap_or_default();
+                if !question.filter.take(option, value)? {
+                    let why = format!(
+                        "queue takes no \"{option}\": it is --json, --totals or a filter, see postactl(8)"
+                    );
+                    return Err(Refusal::usage(why));
+                }
+            }
+        }
+    }
+    Ok(question)
+}
+
+/// Lists the queue, row by row as they come.
 pub fn list(words: &[String], config: &Config) -> Result<u8, Refusal> {
-    let as_json = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        ["--json"] => true,
-        _ => return Err(Refusal::usage("queue takes nothing but --json")),
-    };
+    let question = read(words)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+    let mut totals = Totals::default();
     let mut count = 0u64;
     let mut each = |answer, _| {
         let Answer::Row(row) = answer else { return };
-        if as_json {
+        if !question.filter.wants(&row, now) {
+            return;
+        }
+        count += 1;
+        if question.totals {
+            totals.add(&row);
+        } else if question.as_json {
             println!("{}", object(&row));
         } else {
-            if count == 0 {
+            if count == 1 {
                 println!(
                     "{}",
                     line(["ID", "STATE", "SIZE", "ARRIVED", "NEXT", "SENDER, RECIPIENTS, REASON"])
@@ -35,11 +73,12 @@ pub fn list(words: &[String], config: &Config) -> Result<u8, Refusal> {
             }
             println!("{}", table_line(&row));
         }
-        count += 1;
     };
     orders::give(&config.run.join("queue"), &Order::List, Some(PATIENCE), &mut each).map_err(refusal)?;
-    if count == 0 && !as_json {
-        println!("the queue is empty");
+    totals.lines(question.as_json).iter().for_each(|line| println!("{line}"));
+    if count == 0 && !question.as_json {
+        let filtered = question.filter != Filter::default();
+        println!("{}", if filtered { "no such message in the queue" } else { "the queue is empty" });
     }
     Ok(sysexits::OK)
 }
@@ -103,6 +142,16 @@ mod tests {
         assert_eq!((value["arrived"].as_u64(), value["next"].is_null()), (Some(1), true));
         for key in ["state", "sender", "size", "reason"] {
             assert!(!value[key].is_null(), "{key}");
+        }
+    }
+
+    #[test]
+    fn options_are_read_in_any_order() {
+        let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+        let question = read(&words("--state held --totals --json")).unwrap_or_default();
+        assert!(question.as_json && question.totals && question.filter != Filter::default());
+        for wrong in ["--jsn", "--state", "all", "--json extra"] {
+            assert!(read(&words(wrong)).is_err(), "{wrong}");
         }
     }
 

@@ -11,10 +11,12 @@ mod cdb;
 mod change;
 mod check;
 mod explain;
+mod filter;
 mod list;
 mod passwd;
 mod permissions;
 mod show;
+mod totals;
 mod word;
 
 use std::path::PathBuf;

@@ -41,7 +41,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 pub const WORDS: [Row; 18] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
-    row(Word::Queue, "queue", "[--json]", "list the queue"),
+    row(Word::Queue, "queue", "[--json] [--totals] [FILTER ...]", "list the queue"),
     row(Word::Show, "show", "ID", "print what is known of a message"),
     row(Word::Cat, "cat", "ID", "print a message"),
     row(Word::Hold, "hold", "ID...", "leave messages alone until released"),

@@ -18,6 +18,7 @@ mod input;
 mod listing;
 mod options;
 mod submit;
+mod verify;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -60,7 +61,11 @@ const LETTERS: &[(&str, Value, &str)] = &[
     ("f", Value::Wanted("ADDRESS"), "envelope sender; <> is nobody"),
     ("r", Value::Wanted("ADDRESS"), "the same"),
     ("F", Value::Wanted("NAME"), "full name for a From that is missing"),
-    ("b", Value::Wanted("MODE"), "p: list the queue; s: SMTP on stdin; i: check the aliases; m: send"),
+    (
+        "b",
+        Value::Wanted("MODE"),
+        "p: list the queue; s: SMTP on stdin; v: verify addresses; i: check the aliases; m: send",
+    ),
     ("q", Value::Attached("WHAT"), "try the queue now: all, or RDOMAIN, or IID"),
     ("N", Value::Wanted("WISHES"), "notify: never, or failure,delay,success"),
     ("R", Value::Wanted("PART"), "a failure notice gives back: full or hdrs"),
@@ -143,6 +148,7 @@ fn carry_out(options: Options, config: &Config) -> Result<u8, Refusal> {
     match &options.mode {
         Mode::Deliver(deliver) => deliver_mail(&options, deliver, config),
         Mode::List => listing::print(&config.run.join("queue")),
+        Mode::Verify(addresses) => verify::verify(addresses, config),
         Mode::Aliases => aliases::check(config),
         Mode::Flush(flush) => give_flush(flush, config),
         Mode::Smtp => Err(speak_smtp(&options, config)),

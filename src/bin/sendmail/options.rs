@@ -32,6 +32,8 @@ pub enum Mode {
     List,
     /// `-bs`
     Smtp,
+    /// `-bv`
+    Verify(Vec<String>),
     /// `-bi`
     Aliases,
     /// `-q`
@@ -94,6 +96,7 @@ pub fn read(
         ("newaliases", _) | (_, Some("i")) => Mode::Aliases,
         _ if asked("I").is_some() => Mode::Aliases,
         (_, Some("s")) => Mode::Smtp,
+        (_, Some("v")) => Mode::Verify(recipients),
         (_, None | Some("m")) => deliver_or_flush(asked, recipients)?,
         (_, Some(mode)) => return Err(unknown_mode(mode)),
     };
@@ -103,8 +106,7 @@ pub fn read(
 fn unknown_mode(mode: &str) -> Refusal {
     let why = match mode {
         "d" | "D" => "-bd: the servers are started by \"posta\", not by this command".to_string(),
-        "v" => "-bv: \"postactl why ADDRESS\" says where an address leads".to_string(),
-        mode => format!("-b{mode}: no such mode; there are -bm, -bp, -bs and -bi"),
+        mode => format!("-b{mode}: no such mode; there are -bm, -bp, -bs, -bv and -bi"),
     };
     Refusal(sysexits::USAGE, why)
 }
@@ -183,8 +185,9 @@ mod tests {
         assert_eq!(mode("newaliases", &[], &[]), Mode::Aliases);
         assert_eq!(mode("sendmail", &[("b", "p")], &[]), Mode::List);
         assert_eq!(mode("sendmail", &[("b", "s")], &[]), Mode::Smtp);
+        assert_eq!(mode("sendmail", &[("b", "v")], &["a"]), Mode::Verify(vec!["a".into()]));
         assert!(matches!(mode("sendmail", &[("b", "m")], &["a"]), Mode::Deliver(_)));
-        for (refused, hint) in [("d", "posta"), ("v", "why"), ("x", "no such mode")] {
+        for (refused, hint) in [("d", "posta"), ("x", "no such mode")] {
             let Err(Refusal(code, why)) = read_all("sendmail", &[("b", refused)], &[]) else { panic!() };
             assert_eq!(code, 64);
             assert!(why.contains(hint), "{why}");
