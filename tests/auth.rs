@@ -532,3 +532,12 @@ fn passwd_says_what_it_can_t_do() {
     house.run();
     assert_eq!(house.plain("alice", "new one"), done("alice@example.org"));
 }
+
+#[test]
+fn the_users_of_make_run_have_the_password_that_it_tells() {
+    let users = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/run/passwd");
+    let house = House::start(&fs::read_to_string(users).unwrap(), "");
+    for user in ["alice@example.org", "bob@example.org"] {
+        assert_eq!(house.plain(user, "posta"), done(user));
+    }
+}
