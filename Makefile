@@ -11,6 +11,8 @@ PREFIX  = /usr/local
 DESTDIR =
 SYSCONF = /etc/posta
 CARGO   = cargo
+# "pam" for accounts of this host checked by PAM, see auth.pam in posta.toml(5).
+FEATURES =
 
 prefix  = $(DESTDIR)$(PREFIX)
 libexec = $(prefix)/libexec/posta
@@ -22,7 +24,7 @@ LIBEXEC = posta-remote posta-local posta-auth posta-drop
 DROP_GROUP = postadrop
 
 all: headers
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --features "$(FEATURES)"
 
 run: all
 	contrib/run/start
@@ -39,7 +41,8 @@ check: headers packages
 # What it is built with: OpenSSL for TLS, libcrypt for passwords.
 headers:
 	contrib/packages pkg-config=pkg-config gcc=gcc /usr/include/openssl/ssl.h=libssl-dev \
-		/usr/include/crypt.h=libcrypt-dev
+		/usr/include/crypt.h=libcrypt-dev \
+		$(if $(findstring pam,$(FEATURES)),/usr/include/security/pam_appl.h=libpam0g-dev)
 
 # What the tests drive posta with.
 packages:

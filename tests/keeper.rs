@@ -150,7 +150,7 @@ fn all_are_started_with_their_sockets_and_ended_in_order() {
     let mut keeper = place.started();
     assert_eq!(place.read("run/posta.pid").trim(), keeper.child.id().to_string());
     for (name, fds) in [
-        ("posta-auth", "fds=0 names= "),
+        ("posta-auth", "fds=1 names=auth "),
         ("posta-local", "fds=1 names=local "),
         ("posta-remote", "fds=1 names=remote "),
         ("posta-queue", "fds=2 names=queue:drop "),
@@ -159,7 +159,9 @@ fn all_are_started_with_their_sockets_and_ended_in_order() {
         let wanted = format!("{fds}-c {}", place.path("posta.toml").display());
         assert!(place.notes(name).contains(&wanted), "{}", place.notes(name));
     }
-    for (name, mode) in [("queue", 0o666), ("drop", 0o666), ("local", 0o660), ("remote", 0o660)] {
+    for (name, mode) in
+        [("queue", 0o666), ("drop", 0o666), ("auth", 0o660), ("local", 0o660), ("remote", 0o660)]
+    {
         let found = fs::metadata(place.path("run").join(name)).unwrap();
         assert!(found.file_type().is_socket());
         assert_eq!(found.permissions().mode() & 0o777, mode, "{name}");

@@ -8,9 +8,9 @@ use crate::mail::address::parse_domain;
 
 use crate::unix::{privilege, users};
 
-use super::file::{Reading, unset};
+use super::file::Reading;
 use super::nearest::quoted;
-use super::{Auth, Config, DomainFate, Listen, ListenAddress, ListenTls, RelayTls, Users};
+use super::{Config, DomainFate, Listen, ListenAddress, ListenTls, RelayTls, Users};
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
@@ -18,6 +18,11 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
     listeners(config, reading);
     keys(config, reading);
     mailboxes(config, reading);
+    if config.auth.pam.is_some() && !cfg!(feature = "pam") {
+        let what =
+            "pam: this posta was built without PAM; build it with \"make FEATURES=pam\", or leave it empty";
+        reading.fault_of("auth.pam", what.to_string());
+    }
     let queue = &config.queue;
     if queue.first_retry > queue.longest_retry {
         let what = format!(
@@ -228,6 +233,5 @@ impl Config {
             early(&format!("tls of {}", rule.domain), rule.tls != RelayTls::May);
             early(&format!("login of {}", rule.domain), rule.login.is_some());
         }
-        early("[auth]", self.auth != unset(Auth::read));
     }
 }

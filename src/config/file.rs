@@ -228,6 +228,7 @@ impl<'r, 'f> Entry<'r, 'f> {
 }
 
 /// Everything that `read` reads, where nothing is set.
+#[cfg(test)]
 pub(super) fn unset<S>(read: impl FnOnce(&mut Entry<'_, '_>) -> S) -> S {
     let mut reading = Reading::new(Path::new(""), "");
     read(&mut Entry::new(&mut reading, String::new(), &DeTable::new()))

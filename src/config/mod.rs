@@ -1,7 +1,7 @@
 //! Floor 3, told: what the administrator says in posta.toml.
 //!
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
-//! `kind` knows how each kind of value is written, `file` where it stands in the file,
+//! `kind` (and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands in the file,
 //! `domain` what an entry of `[domains]` means, `check` what can't be said together, and
 //! `nearest` what a misspelt word was meant to be. All faults of a file are found at once, each
 //! with its line and column.
@@ -17,6 +17,7 @@ mod check;
 mod domain;
 mod file;
 mod kind;
+mod login;
 pub mod nearest;
 mod table;
 

@@ -8,11 +8,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::sasl::mechanism::Mechanism;
+
 use super::domain;
 use super::file::Entry;
 use super::kind::{
     self, Choice, Fingerprints, Flag, Kind, MailboxPath, Maybe, Networks, Number, Path, Size, Span, Text,
 };
+use super::login;
 use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
 
 /// A setting, as `postactl settings` shows it.
@@ -270,12 +273,17 @@ section! {
 }
 
 section! {
-    /// Wrong passwords.
+    /// Logins.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Auth, "auth." {
         lock_out_after: u32 = Number { least: 0, most: 1_000_000 }, 20,
             "Wrong passwords of one client or for one user, then all are refused. 0: never.";
         lock_out: Duration = Span, "10m", "For how long they are refused.";
+        mechanisms: Vec<Mechanism> = login::Mechanisms, [], "What is offered. Empty: what works for every user.";
+        dovecot: Option<PathBuf> = Maybe(login::Socket), "",
+            "Passwords are asked of the Dovecot that listens there. Empty: of the users' own domains.";
+        pam: Option<String> = Maybe(Text), "",
+            "Accounts of this host are asked of PAM, as this service. Empty: of /etc/shadow.";
     }
 }
 

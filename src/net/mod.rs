@@ -7,7 +7,7 @@
 //! How many there may be, in all and from one client, is counted in [`seats`]. Where a proxy stands in
 //! front of us, it says who the client is ([`proxy`]).
 //!
-//! A stream turns to TLS in place: [`tls_server`] has the certificates, [`tls_store`] renews them when
+//! A stream turns to TLS in place: [`tls_client`] knows what is asked of a server, [`tls_server`] has the certificates, [`tls_store`] renews them when
 //! their files change, `tls_layer` is what lies on the connection from then on.
 
 pub mod acceptor;
@@ -18,6 +18,7 @@ pub mod pool;
 pub mod proxy;
 pub mod seats;
 pub mod stream;
+pub mod tls_client;
 mod tls_files;
 pub mod tls_handover;
 mod tls_layer;

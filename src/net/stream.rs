@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::carrier::{Carrier, Socket};
+use super::tls_client::{Assurance, Connector, Demand};
 pub use super::tls_layer::{Binding, Security};
 use super::tls_layer::{Layer, TlsFault};
 use super::tls_server::Certificates;
@@ -107,6 +108,20 @@ impl Stream {
         Ok(())
     }
 
+    /// Turns to TLS as the client of `host`, a name or an address, by the stream's deadline; tells how sure
+    /// we can be of the server. What [`secure`](Stream::secure) says of the caller's buffer and of errors
+    /// holds here too (CVE-2021-38371).
+    pub fn secure_to(
+        &mut self,
+        host: &str,
+        connector: &Connector,
+        demand: Demand,
+    ) -> Result<Assurance, TlsFault> {
+        let (layer, assurance) = connector.connect(host, demand, self.plain()?)?;
+        self.way = Way::Secured(Box::new(layer));
+        Ok(assurance)
+    }
+
     fn plain(&self) -> Result<Carrier, TlsFault> {
         match &self.way {
             Way::Plain(carrier) => Ok(carrier.clone()),
@@ -129,6 +144,11 @@ impl Stream {
             Way::Plain(_) => None,
             Way::Secured(layer) => layer.binding(kind),
         }
+    }
+
+    /// Whether TLS goes on with a session of before, which cost no whole handshake.
+    pub fn is_resumed(&self) -> bool {
+        matches!(&self.way, Way::Secured(layer) if layer.ssl().session_reused())
     }
 
     /// Whether octets have come that lie within the TLS layer, where nobody who watches the socket

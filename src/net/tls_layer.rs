@@ -107,7 +107,6 @@ impl Layer {
     }
 
     /// The client's handshake.
-    #[allow(dead_code)]
     pub fn connect(ssl: Ssl, carrier: Carrier) -> Result<Layer, TlsFault> {
         let mut stream = SslStream::new(ssl, Pausing(carrier))?;
         stream.connect().map_err(|error| fault(error, stream.ssl()))?;
@@ -125,7 +124,6 @@ impl Layer {
     }
 
     /// The session as the library has it.
-    #[allow(dead_code)]
     pub fn ssl(&self) -> &SslRef {
         self.stream.ssl()
     }

@@ -108,7 +108,7 @@ impl fmt::Display for Keys {
 }
 
 /// HMAC-SHA-256 (RFC 2104 2).
-pub(super) fn hmac(key: &[u8], message: &[u8]) -> [u8; LENGTH] {
+pub fn hmac(key: &[u8], message: &[u8]) -> [u8; LENGTH] {
     let mut block = [0; BLOCK];
     if key.len() > BLOCK {
         block[..LENGTH].copy_from_slice(&sha256(key));

@@ -30,9 +30,9 @@ const VERSION: &[u8] = b"posta-1 ";
 /// Length of the trailer without its CRC and end of line.
 const HEAD: usize = VERSION.len() + 16 + 1 + 16 + 1;
 /// Length of the trailer.
-pub(super) const TRAILER: usize = HEAD + 8 + 1;
+pub const TRAILER: usize = HEAD + 8 + 1;
 /// Most bytes of an envelope: about 20,000 recipients of the greatest length.
-pub(super) const MAX_ENVELOPE: usize = 16 << 20;
+pub const MAX_ENVELOPE: usize = 16 << 20;
 
 /// Why a queue file is unsound, or could not be written so that it would be sound.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -67,13 +67,15 @@ pub enum FormatError {
 
 /// What a trailer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trailer {
+pub struct Trailer {
+    /// Where the envelope begins, and so the length of the message.
     pub offset: u64,
+    /// CRC-32C of all before its last word.
     pub crc: u32,
 }
 
 /// Adds the trailer. `crc` is that of all that is in the file before it.
-pub(super) fn put_trailer(out: &mut Vec<u8>, id: Id, offset: u64, crc: u32) {
+pub fn put_trailer(out: &mut Vec<u8>, id: Id, offset: u64, crc: u32) {
     let start = out.len();
     out.extend_from_slice(VERSION);
     // Writing to a Vec can't fail.
@@ -83,7 +85,7 @@ pub(super) fn put_trailer(out: &mut Vec<u8>, id: Id, offset: u64, crc: u32) {
 }
 
 /// Reads the last bytes of a file, [`TRAILER`] of them. `crc` is that of all before them.
-pub(super) fn read_trailer(bytes: &[u8], id: Id, crc: u32) -> Result<Trailer, FormatError> {
+pub fn read_trailer(bytes: &[u8], id: Id, crc: u32) -> Result<Trailer, FormatError> {
     let (head, end) = bytes.split_at_checked(HEAD).ok_or(FormatError::NoTrailer)?;
     let head_text = head.strip_prefix(VERSION).and_then(|h| std::str::from_utf8(h).ok());
     let named = head_text.ok_or(FormatError::NoTrailer)?.split_at_checked(16);
@@ -109,7 +111,7 @@ fn hex(digits: &[u8]) -> Option<u64> {
 }
 
 /// Adds the envelope. An error if it could not be read back.
-pub(super) fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) -> Result<(), FormatError> {
+pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) -> Result<(), FormatError> {
     let start = out.len();
     if let Some(sender) = envelope.sender.mailbox() {
         put_mailbox(out, "sender", sender)?;
@@ -190,7 +192,7 @@ fn put_mailbox(out: &mut Vec<u8>, name: &'static str, mailbox: &Mailbox) -> Resu
 }
 
 /// Reads an envelope.
-pub(super) fn read_envelope(text: &[u8]) -> Result<Envelope, FormatError> {
+pub fn read_envelope(text: &[u8]) -> Result<Envelope, FormatError> {
     let mut lines = Lines { rest: text };
     let sender =
         ReversePath::parse(&lines.text("sender")?, true).map_err(|_| FormatError::Value("sender"))?;

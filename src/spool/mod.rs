@@ -20,7 +20,7 @@ use crate::mail::id::Id;
 
 mod commit;
 mod drop;
-mod format;
+pub mod format;
 mod gather;
 mod journal;
 pub mod layout;

@@ -132,7 +132,7 @@ pub enum Record {
 impl Record {
     /// Adds the line. `now` is the time of a record without one. `None`: it could not be read back,
     /// and nothing is added.
-    pub(super) fn put(&self, out: &mut Vec<u8>, now: u64) -> Option<()> {
+    pub fn put(&self, out: &mut Vec<u8>, now: u64) -> Option<()> {
         let mut l = Line { out };
         match self {
             Record::Head { inode, crc } => l.begin('Q', now).number(inode).number(format_args!("{crc:08x}")),
@@ -166,7 +166,7 @@ impl Record {
     }
 
     /// Reads a line without its end; `None` if it is none that [`put`](Record::put) writes.
-    pub(super) fn read(text: &[u8]) -> Option<Record> {
+    pub fn read(text: &[u8]) -> Option<Record> {
         let mut w = Words { rest: Some(text) };
         let letter = w.word()?;
         let at = w.value()?;

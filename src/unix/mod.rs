@@ -3,13 +3,17 @@
 //!
 //! Every function gives `std::io::Error` and leaves it to the caller to name the file or the peer.
 
+pub mod capabilities;
 pub mod child;
 pub mod crypt;
 pub mod durable;
+pub mod enclosure;
 pub mod fifo;
 pub mod group;
 pub mod listeners;
 pub mod memory;
+#[cfg(feature = "pam")]
+pub mod pam;
 pub mod pass;
 pub mod privilege;
 pub mod random;
@@ -19,5 +23,6 @@ pub mod shadow;
 pub mod signals;
 pub mod sysexits;
 pub mod terminal;
+pub mod tls_sessions;
 pub mod users;
 pub mod wait;

@@ -46,10 +46,10 @@ fn thunderbirds_way_of_handing_mail_in() {
     let offers = client.greet();
     assert!(offers.iter().all(|offer| !offer.starts_with("AUTH")), "{offers:?}");
     client.say(&format!("AUTH PLAIN {PLAIN}"), "538 5.7.11 ");
-    client.say(&format!("MAIL FROM:<{LOGIN}>"), "530 5.7.0 ");
+    client.say(&format!("MAIL FROM:<{LOGIN}>"), "530 5.7.0 say STARTTLS first");
     let mut client = starttls(client);
     assert!(client.greet().contains(&"AUTH PLAIN LOGIN".to_string()));
-    client.say(&format!("MAIL FROM:<{LOGIN}>"), "530 5.7.0 ");
+    client.say(&format!("MAIL FROM:<{LOGIN}>"), "530 5.7.0 authentication required");
     client.say(&format!("AUTH PLAIN {PLAIN}"), "235 2.7.0 ");
     client.say(&format!("MAIL FROM:<{LOGIN}> BODY=8BITMIME SIZE=300"), "250");
     client.say("RCPT TO:<bob@elsewhere.test>", "250");

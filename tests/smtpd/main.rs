@@ -216,6 +216,25 @@ fn a_byte_now_and_then_comes_to_the_deadline() {
 }
 
 #[test]
+fn data_has_to_come_at_a_pace() {
+    let settings = HASTY.replace("message_timeout = \"2s\"", "min_data_rate = 1000000");
+    let mut daemon = Ground::new(&settings).start();
+    let mut trickles = daemon.client();
+    trickles.begin("x@example.org");
+    while trickles.try_send("N").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.wait_for_log("timeout after DATA from unknown[127.0.0.1]");
+    let mut trickles = daemon.client();
+    trickles.say("EHLO client.test", "250");
+    trickles.send("BDAT 100000\r\n");
+    while trickles.try_send("N").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.wait_for_log("timeout after BDAT from unknown[127.0.0.1]");
+}
+
+#[test]
 fn a_client_that_does_not_listen_is_left() {
     let mut daemon = Ground::new(HASTY).start();
     let mut client = daemon.client();

@@ -1,27 +1,58 @@
-//! posta-auth: publishes who the users are, without their password hashes.
+//! posta-auth: checks passwords, and publishes who the users are, without their password hashes.
+//!
+//! ```text
+//! posta-smtpd ──run/auth──▶ desk ──▶ clerks: sources ──▶ users files, shadow, Dovecot, PAM
+//!                            └──▶ guard: waits, lock-out
+//! main ──▶ publication: run/users, run/mechanisms
+//! ```
 //!
 //! SECURITY
-//!   The only program that opens a file with passwords in it. Runs as root, so that such a file can
-//!   be closed to everybody else. It reads the configuration and the users files that it names,
-//!   writes `run/users`, and does nothing else: it listens on no socket, starts no program, and
-//!   gives up the way to more rights (no_new_privs).
+//!   Security critical: the only program that opens a file with passwords in it. Runs as root, so that
+//!   such a file can be closed to everybody else. Once it has begun it has of root's powers only that of
+//!   reading any file, reads only the system's folders and those of the configuration and the users
+//!   files (Landlock), writes only into `run/`, starts no program, and gives up the way to more rights
+//!   (no_new_privs). It hears strangers' words through posta-smtpd alone: of who connects, the kernel
+//!   tells the user id.
 
+mod clerks;
+mod desk;
+mod dovecot;
+mod guard;
+mod mark;
+#[cfg(feature = "pam")]
+mod pam;
+mod password;
 mod publication;
+mod quarters;
+mod sources;
+mod users_file;
 
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use getopts::Options;
 use log::{error, info};
 
+use posta::unix::pass::PacketListener;
 use posta::unix::signals::{Signals, Told};
-use posta::unix::{privilege, sandbox, sysexits};
+use posta::unix::users::{self, Account};
+use posta::unix::{listeners, privilege, random, sysexits};
 
-use posta::config::{self, Config, DomainFate, Users};
+use posta::sasl::keys::hmac;
+
+use posta::config::{self, Config};
 use posta::logbook::sink;
 
+use crate::desk::Desk;
+use crate::guard::Guard;
 use crate::publication::Publication;
+use crate::quarters::{Needs, Quarters};
+use crate::sources::Sources;
 
 /// Between two looks whether a users file has changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,7 +73,11 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error.to_string()),
     };
     if given.opt_present("h") {
-        print!("{}", options.usage("usage: posta-auth [-c FILE]\n\nPublishes who the users are."));
+        print!(
+            "{}",
+            options
+                .usage("usage: posta-auth [-c FILE]\n\nChecks passwords, and publishes who the users are.")
+        );
         return ExitCode::SUCCESS;
     }
     if given.opt_present("V") {
@@ -65,11 +100,11 @@ fn usage(what: &str) -> ExitCode {
 }
 
 fn run(file: Option<&Path>, config: &Config) -> ExitCode {
-    let signals = Signals::take_over().and_then(|signals| sandbox::no_new_privileges().map(|()| signals));
+    // Before there is any thread.
+    let signals = Signals::take_over();
     sink::start("posta-auth", config.log.to, config.log.level);
     privilege::set_umask(0o022);
-    let done = signals.and_then(|signals| publish_until_told(&signals, file, config));
-    match done {
+    match signals.and_then(|signals| serve(&signals, file, config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             error!("{why}");
@@ -78,36 +113,129 @@ fn run(file: Option<&Path>, config: &Config) -> ExitCode {
     }
 }
 
-/// Publishes, and again whenever a file has changed, until SIGTERM.
-fn publish_until_told(signals: &Signals, file: Option<&Path>, config: &Config) -> std::io::Result<()> {
-    let mut publication = Publication::new(&config.run, users_files(config));
-    loop {
-        publication.renew();
-        match signals.wait(Some(LOOK_AGAIN))? {
-            Some(Told::Terminate) => return Ok(()),
-            Some(Told::Reload) => match config::load(file) {
-                Ok(config) => publication.of(users_files(&config)),
-                Err(faults) => {
-                    faults.iter().for_each(|fault| error!("{fault}"));
-                    info!("the configuration stays as it was");
+/// Serves `run/auth`, and publishes whenever a file has changed, until SIGTERM.
+fn serve(signals: &Signals, file: Option<&Path>, config: &Config) -> io::Result<()> {
+    let secret = secret()?;
+    let smtpd = smtpd_user(config)?;
+    privilege::raise_open_files()?;
+    let listener = listen(config, smtpd.as_ref())?;
+    let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, secret));
+    let quarters = quarters::move_in(config, &needs(config, &sources))?;
+    let mut peers = vec![0, users::current().1];
+    peers.extend(smtpd.map(|account| account.uid));
+    let guard = Guard::new(config.auth.lock_out_after, config.auth.lock_out);
+    let mut office = Office {
+        publication: Publication::new(&config.run, sources.files()),
+        desk: Desk::new(listener, peers, Arc::clone(&sources), guard)?,
+        sources,
+        quarters,
+        secret,
+    };
+    office.serve(signals, file)
+}
+
+/// Everything that serves.
+struct Office {
+    publication: Publication,
+    desk: Desk,
+    sources: Arc<Sources>,
+    quarters: Quarters,
+    secret: [u8; 32],
+}
+
+impl Office {
+    fn serve(&mut self, signals: &Signals, file: Option<&Path>) -> io::Result<()> {
+        let mut next_look = Instant::now();
+        loop {
+            if Instant::now() >= next_look {
+                self.look();
+                next_look = Instant::now() + LOOK_AGAIN;
+            }
+            self.desk.turn(signals.as_fd(), next_look.saturating_duration_since(Instant::now()))?;
+            match signals.next()? {
+                Some(Told::Terminate) => return Ok(()),
+                Some(Told::Reload) => {
+                    if !self.reload(file) {
+                        return Ok(());
+                    }
+                    next_look = Instant::now();
                 }
-            },
-            Some(Told::Louder) => sink::louder(),
-            Some(Told::Quieter) => sink::quieter(),
-            Some(Told::Child) | None => {}
+                Some(Told::Louder) => sink::louder(),
+                Some(Told::Quieter) => sink::quieter(),
+                Some(Told::Child) | None => {}
+            }
         }
+    }
+
+    /// Looks whether a users file has changed. Who the users are is published last: that is what
+    /// posta-smtpd waits for.
+    fn look(&mut self) {
+        let mechanisms = self.sources.mechanisms();
+        self.publication.mechanisms(&mechanisms);
+        self.desk.take_mechanisms(mechanisms);
+        self.publication.renew();
+    }
+
+    /// Reads the configuration again; a bad one is left alone. `false`: it asks for what we
+    /// have given up, so we have to begin anew.
+    fn reload(&mut self, file: Option<&Path>) -> bool {
+        let config = match config::load(file) {
+            Ok(config) => config,
+            Err(faults) => {
+                faults.iter().for_each(|fault| error!("{fault}"));
+                info!("the configuration stays as it was");
+                return true;
+            }
+        };
+        let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, self.secret));
+        if let Some(lack) = self.quarters.lack(&needs(&config, &sources)) {
+            info!("{lack}: ending, to be started again with it");
+            return false;
+        }
+        self.publication.of(sources.files());
+        self.desk.change(Arc::clone(&sources), config.auth.lock_out_after, config.auth.lock_out);
+        self.sources = sources;
+        info!("configuration read again");
+        true
     }
 }
 
-/// The users files that the configuration names, each once.
-fn users_files(config: &Config) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for rule in &config.domains {
-        if let DomainFate::Users { users: Users::File(file), .. } = &rule.fate
-            && !files.contains(file)
-        {
-            files.push(file.clone());
-        }
+fn needs(config: &Config, sources: &Sources) -> Needs {
+    Needs { users_files: sources.files(), network: sources.has_system(), pam: config.auth.pam.is_some() }
+}
+
+/// `run/auth`: handed over by the keeper or systemd, or bound here, for posta-smtpd's group.
+fn listen(config: &Config, smtpd: Option<&Account>) -> io::Result<PacketListener> {
+    let inherited = listeners::inherited()?.into_iter().find(|(name, _)| name == "auth");
+    if let Some((_, socket)) = inherited {
+        return Ok(PacketListener::from(socket));
     }
-    files
+    let path = config.run.join("auth");
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    std::fs::create_dir_all(&config.run).map_err(named)?;
+    let listener = PacketListener::bind(&path, 0o660).map_err(named)?;
+    if let Some(account) = smtpd {
+        chown(&path, None, Some(account.gid)).map_err(named)?;
+    }
+    Ok(listener)
+}
+
+/// The account of posta-smtpd, where it is not the caller.
+fn smtpd_user(config: &Config) -> io::Result<Option<Account>> {
+    if !privilege::is_root() || !config.drop_privileges {
+        return Ok(None);
+    }
+    match users::by_name(&config.user) {
+        Ok(Some(account)) => Ok(Some(account)),
+        Ok(None) => Err(io::Error::other(format!("user: there is no account {}", config.user))),
+        Err(error) => Err(io::Error::other(format!("user: looking up {}: {error}", config.user))),
+    }
+}
+
+/// What decoys are made of: secret, and the same after a restart (machine-id(5) says how it may be used).
+fn secret() -> io::Result<[u8; 32]> {
+    match std::fs::read("/etc/machine-id") {
+        Ok(id) if id.len() >= 32 => Ok(hmac(&id, b"posta-auth: salts of users that there are not")),
+        _ => random::octets(),
+    }
 }

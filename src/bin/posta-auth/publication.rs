@@ -1,20 +1,18 @@
-//! `run/users`: written anew when a users file has changed, and replaced in one step.
+//! `run/users` and `run/mechanisms`: written anew when a users file has changed, and each replaced in
+//! one step.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use log::{error, info};
 
+use posta::sasl::mechanism::Mechanism;
+
 use posta::route::users;
 
-/// A file that was changed so recently may change again without its times showing it.
-const SETTLED: Duration = Duration::from_secs(2);
-
-/// What tells that a file is not the one it was: device, inode, size, and time of the last change.
-type Mark = Option<(u64, u64, u64, i64, i64)>;
+use crate::mark::Mark;
 
 /// What is published, and of which files.
 #[derive(Debug)]
@@ -22,16 +20,18 @@ pub struct Publication {
     run: PathBuf,
     files: Vec<PathBuf>,
     /// Of the files when they were last read; none: they must be read.
-    marks: Option<Vec<Mark>>,
+    marks: Option<Vec<Option<Mark>>>,
     /// What stands in `run/users`, as far as we know.
     text: Option<String>,
+    /// What stands in `run/mechanisms`, as far as we know.
+    mechanisms: Option<Vec<Mechanism>>,
     /// The last fault of writing, so that it is told once.
     fault: Option<String>,
 }
 
 impl Publication {
     pub fn new(run: &Path, files: Vec<PathBuf>) -> Publication {
-        Publication { run: run.to_path_buf(), files, marks: None, text: None, fault: None }
+        Publication { run: run.to_path_buf(), files, marks: None, text: None, mechanisms: None, fault: None }
     }
 
     /// From now on of these files; they are read at the next [`renew`](Publication::renew) in any case.
@@ -44,37 +44,53 @@ impl Publication {
     /// read is published as such: mail for its users waits.
     pub fn renew(&mut self) {
         // Looked at before the files are read: a change after that is seen the next time.
-        let marks: Vec<Mark> = self.files.iter().map(|file| mark(file)).collect();
+        let marks: Vec<Option<Mark>> = self.files.iter().map(|file| Mark::of(file)).collect();
         if self.marks.as_ref() == Some(&marks) {
             return;
         }
         let text = users::publish(&self.files);
-        let settled = marks.iter().flatten().all(is_settled);
+        let settled = marks.iter().flatten().all(Mark::is_settled);
         self.marks = settled.then_some(marks);
         if self.text.as_ref() == Some(&text) {
             return;
         }
-        match self.write(&text) {
+        match self.write("users", &text) {
             Ok(()) => {
                 info!("published the users of {} files", self.files.len());
                 self.text = Some(text);
                 self.fault = None;
             }
             Err(error) => {
-                let fault =
-                    format!("{}: {error}; what was published before stays", self.run.join("users").display());
-                if self.fault.as_ref() != Some(&fault) {
-                    error!("{fault}");
-                }
-                self.fault = Some(fault);
+                self.note("users", &error);
                 self.marks = None;
             }
         }
     }
 
-    fn write(&self, text: &str) -> io::Result<()> {
+    /// Publishes the mechanisms that are taken, a name a line, if they are others than before.
+    pub fn mechanisms(&mut self, mechanisms: &[Mechanism]) {
+        if self.mechanisms.as_deref() == Some(mechanisms) {
+            return;
+        }
+        let text: String = mechanisms.iter().map(|mechanism| format!("{mechanism}\n")).collect();
+        match self.write("mechanisms", &text) {
+            Ok(()) => self.mechanisms = Some(mechanisms.to_vec()),
+            Err(error) => self.note("mechanisms", &error),
+        }
+    }
+
+    /// Says once that a file can't be written.
+    fn note(&mut self, name: &str, error: &io::Error) {
+        let fault = format!("{}: {error}; what was published before stays", self.run.join(name).display());
+        if self.fault.as_ref() != Some(&fault) {
+            error!("{fault}");
+        }
+        self.fault = Some(fault);
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
         std::fs::create_dir_all(&self.run)?;
-        let temporary = self.run.join(".users.tmp");
+        let temporary = self.run.join(format!(".{name}.tmp"));
         // Whatever lies there is not followed, and not written into.
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -83,22 +99,14 @@ impl Publication {
         let mut file = File::create_new(&temporary)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())?;
-        std::fs::rename(&temporary, self.run.join("users"))
+        std::fs::rename(&temporary, self.run.join(name))
     }
-}
-
-fn mark(file: &Path) -> Mark {
-    let found = std::fs::metadata(file).ok()?;
-    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-}
-
-fn is_settled(mark: &(u64, u64, u64, i64, i64)) -> bool {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs() as i64 - mark.3 >= SETTLED.as_secs() as i64
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     const ALICE: &str = "alice@x.example:{PLAIN}secret:1:1::/home/alice::\n";
@@ -131,6 +139,20 @@ mod tests {
         std::fs::remove_file(&run).unwrap();
         publication.renew();
         assert!(publication.fault.is_none() && run.join("users").exists());
+    }
+
+    #[test]
+    fn mechanisms_are_published_when_they_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mechanisms");
+        let mut publication = Publication::new(folder.path(), vec![]);
+        publication.mechanisms(&Mechanism::ALL[1..]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "SCRAM-SHA-256\nPLAIN\nLOGIN\n");
+        std::fs::remove_file(&path).unwrap();
+        publication.mechanisms(&Mechanism::ALL[1..]);
+        assert!(!path.exists());
+        publication.mechanisms(&[]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use posta::mail::report::{Action, Reported};
 
 use posta::courier::request::{Rcpt, Request};
 
+use posta::route::NoRoute;
+
 use crate::message::Message;
 use crate::turns::Job;
 
@@ -58,6 +60,20 @@ impl Message {
             text: news.text.clone(),
             relay: news.relay.clone(),
             said: news.said,
+        })
+    }
+
+    /// What a report of a delay says of recipient `n`, who could not be resolved yet.
+    pub fn reported_astray(&self, n: u32, why: &NoRoute) -> Option<Reported> {
+        let recipient = self.entry.envelope.recipients.get(n as usize)?;
+        Some(Reported {
+            action: Action::Delayed,
+            address: recipient.address.clone(),
+            original: recipient.original.clone(),
+            status: why.status,
+            text: why.text.clone(),
+            relay: String::new(),
+            said: false,
         })
     }
 

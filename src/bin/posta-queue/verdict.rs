@@ -6,6 +6,8 @@ use posta::mail::address::ReversePath;
 use posta::mail::report::Action;
 use posta::mail::status::{Fate, Status};
 
+use posta::courier::request::Target as Where;
+
 use posta::spool::Record;
 
 use crate::bounce::Notice;
@@ -78,26 +80,39 @@ impl Rules {
             }
             message.unsaved.push(Record::Reported { n, at: now });
         }
-        let groups = [(failed, None), (succeeded, None), self.delayed(message, now)];
-        groups.into_iter().filter_map(|(targets, until)| notice(message, targets, until)).collect()
+        let delayed = self.delayed(message, now);
+        let ends = [failed, succeeded].into_iter().filter_map(|targets| notice(message, targets, None));
+        ends.chain(delayed).collect()
     }
 
-    /// The targets whose delay is to be told of, and until when they are tried.
-    fn delayed(&self, message: &mut Message, now: u64) -> (Vec<u32>, Option<u64>) {
+    /// The notice of a delay, once for each message.
+    fn delayed(&self, message: &mut Message, now: u64) -> Option<Notice> {
         let envelope = &message.entry.envelope;
         let late = now >= envelope.arrived.saturating_add(self.warn_after);
         if self.warn_after == 0 || !late || message.warned || envelope.sender == ReversePath::Null {
-            return (Vec::new(), None);
+            return None;
         }
-        let wants = |t: &Target| {
-            let recipient = envelope.recipients.get(t.recipient as usize);
-            !t.is_final() && t.news.is_some() && recipient.is_some_and(|r| r.notify.wants_delay())
+        let wants = |recipient: u32| {
+            envelope.recipients.get(recipient as usize).is_some_and(|r| r.notify.wants_delay())
         };
-        let late = (0..).zip(&message.targets).filter(|(_, t)| wants(t)).map(|(n, _)| n).collect();
-        let until = envelope.arrived.saturating_add(self.give_up);
+        let is_late = |t: &Target| !t.is_final() && t.news.is_some() && wants(t.recipient);
+        let late: Vec<u32> =
+            (0..).zip(&message.targets).filter(|(_, t)| is_late(t)).map(|(n, _)| n).collect();
+        let astray = message.unresolved.iter().filter(|(n, _)| wants(*n));
+        let astray: Vec<_> = astray.filter_map(|(n, why)| message.reported_astray(*n, why)).collect();
+        let until = Some(envelope.arrived.saturating_add(self.give_up));
         message.warned = true;
         message.unsaved.push(Record::Warned { at: now });
-        (late, Some(until))
+        if astray.is_empty() {
+            return notice(message, late, until);
+        }
+        let mut told = notice(message, late, until).unwrap_or(Notice {
+            targets: Vec::new(),
+            recipients: Vec::new(),
+            until,
+        });
+        told.recipients.extend(astray);
+        Some(told)
     }
 
     /// When a message that is not done is tried again, or that it is put on hold.
@@ -157,7 +172,8 @@ fn notice(message: &Message, targets: Vec<u32>, until: Option<u64>) -> Option<No
         let target = &message.targets[n as usize];
         match target.fate() {
             Some(Fate::Never) => Action::Failed,
-            Some(Fate::Done) if target.news.as_ref().is_some_and(|news| news.relay == "local") => {
+            // RFC 2033 1: by LMTP mail goes into a mailbox, not on its way.
+            Some(Fate::Done) if matches!(target.leaf.target, Where::Local(_) | Where::Lmtp(_)) => {
                 Action::Delivered
             }
             Some(Fate::Done) => Action::Relayed,
@@ -170,6 +186,10 @@ fn notice(message: &Message, targets: Vec<u32>, until: Option<u64>) -> Option<No
 
 #[cfg(test)]
 mod tests {
+    use posta::courier::request::Hop;
+
+    use posta::route::NoRoute;
+
     use crate::message::tests::sample;
 
     use super::*;
@@ -227,6 +247,9 @@ mod tests {
         let told = RULES.notices(&mut message, ARRIVED);
         let actions: Vec<Action> = told[0].recipients.iter().map(|r| r.action).collect();
         assert_eq!((told.len(), actions), (1, vec![Action::Delivered, Action::Relayed]));
+        message.targets[1].leaf.target = Where::Lmtp(Hop::Unix("/run/lmtp".into()));
+        message.targets[1].reported = false;
+        assert_eq!(RULES.notices(&mut message, ARRIVED)[0].recipients[1].action, Action::Delivered);
     }
 
     #[test]
@@ -239,6 +262,18 @@ mod tests {
         let told = RULES.notices(&mut message, ARRIVED + 51 * MINUTE);
         assert_eq!((told[0].targets.as_slice(), told[0].until), (&[0][..], Some(ARRIVED + 100 * MINUTE)));
         assert!(RULES.notices(&mut message, ARRIVED + 52 * MINUTE).is_empty());
+    }
+
+    #[test]
+    fn a_delay_is_told_of_who_leads_nowhere_yet() {
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", "NEVER")]);
+        message.targets.clear();
+        let no_route = NoRoute { status: Status::new(4, 3, 0), text: "a table is dead".into() };
+        message.unresolved = vec![(0, no_route.clone()), (1, no_route)];
+        let told = RULES.notices(&mut message, ARRIVED + 51 * MINUTE);
+        let recipients: Vec<_> =
+            told[0].recipients.iter().map(|r| (r.address.to_string(), r.action)).collect();
+        assert_eq!((told.len(), recipients), (1, vec![("a@one".to_string(), Action::Delayed)]));
     }
 
     #[test]

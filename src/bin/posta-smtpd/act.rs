@@ -55,6 +55,7 @@ impl Session {
                     return Ok(Next::Line);
                 }
                 Action::Listen => {
+                    self.drop_what_is_over();
                     self.wind_up();
                     return Ok(Next::Line);
                 }
@@ -153,6 +154,10 @@ impl Session {
 
     /// Decides about a sender or a recipient.
     fn judge(&mut self, question: &Question) -> Verdict {
+        if matches!(question, Question::Sender(_)) && self.must_turn_to_tls() {
+            let text = "say STARTTLS first, and then log in";
+            return Verdict::Refuse(rule::TLS_WANTED.reply(text));
+        }
         if let (Question::Sender(sender), Some(login)) = (question, &self.guest.client.login)
             && !self.terms.owners.owns(login, sender)
         {
@@ -165,6 +170,13 @@ impl Session {
         let (verdict, row) = judge(&self.terms, asker, question);
         self.discards.note(question, row);
         verdict
+    }
+
+    /// Who has to log in can do so under TLS only (RFC 8314 4.1).
+    fn must_turn_to_tls(&self) -> bool {
+        let entrance = self.entrance;
+        let in_the_open = entrance.starttls && !self.server.is_secure() && !entrance.trusted;
+        entrance.submission && in_the_open && !self.terms.policy.may_relay(&self.guest.client)
     }
 
     /// A trusted host speaks for somebody: may that one talk to us? If so, it is the client from now on.

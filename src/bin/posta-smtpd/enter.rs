@@ -18,6 +18,7 @@ use crate::house::House;
 use crate::keep;
 use crate::offer;
 use crate::session::{Loss, Session, Stage};
+use crate::tally::Named;
 
 /// A handshake, and a proxy's header, may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -151,5 +152,6 @@ impl Session {
             client.name_unclear = self.guest.client.name_unclear;
         }
         self.guest = Guest::new(client);
+        self.named = Named::default();
     }
 }

@@ -30,6 +30,7 @@ mod guest;
 mod house;
 mod judge;
 mod keep;
+mod leave;
 mod listen;
 mod login;
 mod names;

@@ -5,7 +5,7 @@
 //! the phase: a command line has to be whole in time, however its octets trickle.
 //!
 //! What the state machine says is done in `act`; how a session begins, and how it turns to TLS, is
-//! in `enter`.
+//! in `enter`, how it ends in `leave`.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -46,8 +46,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const HASTE: Duration = Duration::from_millis(20);
 /// No phase of a client's has more time while most workers are busy.
 const HURRY: Duration = Duration::from_secs(20);
-/// After our last word a client that is still talking is listened to for so long, and so much.
-const LINGER: (Duration, usize) = (Duration::from_millis(500), 1024 * 1024);
 
 /// A session, with a worker or parked.
 #[derive(Debug)]
@@ -117,6 +115,8 @@ pub enum Cause {
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The client has gone while it was to wait for its answer, or will say nothing more.
+    Gone,
     /// The house is full, and the seat is wanted for somebody else.
     Shed,
     /// The house is closing.
@@ -236,12 +236,14 @@ impl Session {
         out: &mut Vec<u8>,
         crowd: Option<&dyn Crowd>,
     ) -> Result<Turn, Loss> {
-        self.hurried = crowd.is_some_and(|crowd| crowd.is_waiting() || crowd.is_busy());
+        self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
+            // Who was to wait does not get round it by closing his side behind all that he has sent.
+            (_, Cause::Gone) => return Err(Loss::Gone),
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
-            (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
+            (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, _) => None,
             (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
             _ => match self.go_in(house, crowd)? {
@@ -355,45 +357,5 @@ impl Session {
     /// the other end of a pipe, may be simple-minded programs.
     pub(crate) fn is_stranger(&self) -> bool {
         self.guest.client.address.is_some() && !self.terms.policy.may_relay(&self.guest.client)
-    }
-
-    /// Ends the connection after our last word. A client that is talking still is listened to for a
-    /// moment: closing at once would make the last word get lost.
-    fn part(&mut self, last_word: &Reply) {
-        let (time, mut most) = LINGER;
-        self.stream.set_deadline(Some(Instant::now() + time));
-        let talks_on = last_word.code >= 400
-            && (!self.lines.is_empty() || self.stream.readable_within(Duration::ZERO).unwrap_or_default());
-        // Under TLS there is a goodbye to say in any case; who does not hear it has gone.
-        let said = (talks_on || self.server.is_secure()).then(|| self.stream.finish_writing());
-        if !talks_on || said.is_some_and(|said| said.is_err()) {
-            return;
-        }
-        let mut sink = [0; 4096];
-        while most > 0 {
-            match self.stream.read(&mut sink) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => most = most.saturating_sub(count),
-            }
-        }
-    }
-
-    /// The last line but one of a session that was lost.
-    fn lose(&mut self, loss: Loss) {
-        let (stage, peer) = (self.tally.stage(), self.guest.peer());
-        match loss {
-            Loss::Gone | Loss::Unsecured => log::info!("lost connection after {stage} from {peer}"),
-            Loss::Deaf => log::info!("replies not taken after {stage} by {peer}"),
-            // In the middle of a message, where only the end of data has an answer. RFC 5321 3.8: the
-            // client may be told all the same, and is as well off if it can't be.
-            Loss::Late => {
-                if let Action::HangUp(reply) = self.overdue() {
-                    let mut word = Vec::new();
-                    reply.write_to(&mut word);
-                    self.stream.set_deadline(Some(Instant::now() + LINGER.0));
-                    let _ = self.stream.write_all(&word);
-                }
-            }
-        }
     }
 }

@@ -14,9 +14,9 @@ pub struct Program {
     pub name: &'static str,
     /// As whom it runs.
     pub user: User,
-    /// What it listens on in `run/`: a socket's name and mode. posta-smtpd gets the sockets of
-    /// `[[listen]]` in their place.
-    pub sockets: &'static [(&'static str, u32)],
+    /// What it listens on in `run/`: a socket's name and mode, and whose group may connect. posta-smtpd
+    /// gets the sockets of `[[listen]]` in their place.
+    pub sockets: &'static [(&'static str, u32, User)],
 }
 
 /// As whom a program runs.
@@ -45,12 +45,16 @@ impl User {
     }
 }
 
-/// Who is needed first stands first: the users' names, the hands, the runner, and then the door.
+/// Who is needed first stands first: the users' names and passwords, the hands, the runner, and then the door.
 pub const PROGRAMS: [Program; 5] = [
-    Program { name: "posta-auth", user: User::Keeper, sockets: &[] },
-    Program { name: "posta-local", user: User::Keeper, sockets: &[("local", 0o660)] },
-    Program { name: "posta-remote", user: User::Remote, sockets: &[("remote", 0o660)] },
-    Program { name: "posta-queue", user: User::Queue, sockets: &[("queue", 0o666), ("drop", 0o666)] },
+    Program { name: "posta-auth", user: User::Keeper, sockets: &[("auth", 0o660, User::Smtpd)] },
+    Program { name: "posta-local", user: User::Keeper, sockets: &[("local", 0o660, User::Queue)] },
+    Program { name: "posta-remote", user: User::Remote, sockets: &[("remote", 0o660, User::Queue)] },
+    Program {
+        name: "posta-queue",
+        user: User::Queue,
+        sockets: &[("queue", 0o666, User::Queue), ("drop", 0o666, User::Queue)],
+    },
     Program { name: SMTPD, user: User::Smtpd, sockets: &[] },
 ];
 

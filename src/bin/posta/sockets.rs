@@ -17,7 +17,7 @@ use posta::unix::signals::{Signals, Told};
 use posta::config::{Config, Listen, ListenAddress};
 
 use crate::house::Owners;
-use crate::program::{PROGRAMS, Program, SMTPD, User};
+use crate::program::{PROGRAMS, SMTPD, User};
 
 /// How long the children of a keeper that was killed may hold an address.
 const PREDECESSORS_END: Duration = Duration::from_secs(45);
@@ -63,9 +63,9 @@ impl Sockets {
     ) -> Result<Sockets, SocketError> {
         let mut all = Vec::new();
         for program in &PROGRAMS {
-            for (name, mode) in program.sockets {
+            for (name, mode, client) in program.sockets {
                 let path = config.run.join(name);
-                let fd = bind_packets(&path, *mode, program, owners)
+                let fd = bind_packets(&path, *mode, program.user, *client, owners)
                     .map_err(|source| SocketError::Run { path: path.clone(), source })?;
                 all.push(Socket { program: program.name, name, fd, path: Some(path), listen: None });
             }
@@ -110,14 +110,13 @@ impl Drop for Socket {
 
 /// Whatever socket is there is stale: this folder is ours alone (`house`), and the children of one
 /// before us have lost their keeper.
-fn bind_packets(path: &Path, mode: u32, program: &Program, owners: &Owners) -> io::Result<OwnedFd> {
+fn bind_packets(path: &Path, mode: u32, user: User, client: User, owners: &Owners) -> io::Result<OwnedFd> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         std::fs::remove_file(path)?;
     }
     let listener = PacketListener::bind(path, mode)?;
-    if let Owners::Own { queue, .. } = owners {
-        let uid = program.user.rights(owners).map(|rights| rights.uid);
-        chown(path, uid, Some(queue.gid))?;
+    if let Some(client) = client.rights(owners) {
+        chown(path, user.rights(owners).map(|rights| rights.uid), Some(client.gid))?;
     }
     listener.as_fd().try_clone_to_owned()
 }
@@ -222,11 +221,11 @@ mod tests {
     fn a_stale_socket_in_run_is_replaced_and_a_file_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("local");
-        let old = bind_packets(&path, 0o660, &PROGRAMS[1], &Owners::Caller).unwrap();
-        bind_packets(&path, 0o660, &PROGRAMS[1], &Owners::Caller).unwrap();
+        let old = bind_packets(&path, 0o660, User::Keeper, User::Queue, &Owners::Caller).unwrap();
+        bind_packets(&path, 0o660, User::Keeper, User::Queue, &Owners::Caller).unwrap();
         drop(old);
         let file = folder.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        assert!(bind_packets(&file, 0o660, &PROGRAMS[1], &Owners::Caller).is_err());
+        assert!(bind_packets(&file, 0o660, User::Keeper, User::Queue, &Owners::Caller).is_err());
     }
 }

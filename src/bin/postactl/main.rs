@@ -4,12 +4,14 @@
 //!   Runs as its caller, without any right of its own. It reads the configuration, and for `why` the
 //!   tables that the configuration names. Orders about the queue go to posta-queue over `run/queue`,
 //!   which knows the caller's user id from the kernel and decides what that user may do. It never
-//!   touches the spool by itself, but for `set-permissions`, which makes its folders.
+//!   touches the spool by itself, but for `set-permissions`, which makes its folders. `passwd` reads and
+//!   replaces a users file, as far as the caller may.
 
 mod change;
 mod check;
 mod explain;
 mod list;
+mod passwd;
 mod permissions;
 mod show;
 mod word;
@@ -100,6 +102,7 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Hold | Word::Release | Word::Delete | Word::Bounce => change::change(word, rest, config),
         Word::Retry => change::retry(rest, config),
         Word::Why => explain::why(rest, config),
+        Word::Passwd => passwd::passwd(rest, config),
         Word::SetPermissions => permissions::set(rest, config),
     }
 }

@@ -17,6 +17,7 @@ pub enum Word {
     Retry,
     Why,
     Metrics,
+    Passwd,
     SetPermissions,
 }
 
@@ -33,7 +34,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 13] = [
+pub const WORDS: [Row; 14] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json]", "list the queue"),
@@ -46,6 +47,7 @@ pub const WORDS: [Row; 13] = [
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
     row(Word::Why, "why", "[--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Metrics, "metrics", "", "print counters"),
+    row(Word::Passwd, "passwd", "[--scheme S] USER@DOMAIN", "set a password in the domain's users file"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),
 ];
 

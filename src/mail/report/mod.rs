@@ -1,12 +1,16 @@
-//! Delivery status notifications (RFC 3461, 3464, 6522).
+//! Delivery status notifications (RFC 3461, 3464, 6522, and 6533 where UTF-8 is in them).
 //!
 //! Pure: the caller says what happened; out come the bytes before and after the part of the original
 //! that is given back, so that a large original is never held in memory.
 
+mod typed;
+
 use std::fmt::Write;
 
 use super::address::Mailbox;
+use super::envelope::from_xtext;
 use super::status::Status;
+use typed::{final_recipient, original_recipient, plain};
 
 /// What is reported of a recipient (RFC 3464 2.3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,21 +87,50 @@ pub struct Report<'a> {
     pub recipients: &'a [Reported],
     /// How much of the original comes back.
     pub given_back: GivenBack,
-    /// The original has octets above 127.
+    /// What comes back has octets above 127.
     pub eight_bit: bool,
+    /// What comes back needs SMTPUTF8, or so do addresses that are named and came by SMTPUTF8: then the
+    /// report may need it too. Addresses are written in ASCII else.
+    pub utf8: bool,
+}
+
+/// A report around the part of the original that is given back.
+#[derive(Debug)]
+pub struct Composed {
+    /// As far as the original's first octet.
+    pub before: Vec<u8>,
+    /// From after the original's last octet.
+    pub after: Vec<u8>,
+    /// It has octets above 127.
+    pub eight_bit: bool,
+    /// It needs SMTPUTF8.
+    pub utf8: bool,
 }
 
 impl Report<'_> {
-    /// The report as far as the original's first byte, and what follows its last.
-    pub fn compose(&self) -> (Vec<u8>, Vec<u8>) {
+    /// Writes it.
+    pub fn compose(&self) -> Composed {
         let boundary = format!("{}/{}", self.own_id, self.hostname);
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = self.header(&mut text, &boundary);
         let _ = self.for_people(&mut text, &boundary);
         let _ = self.for_machines(&mut text, &boundary);
         let _ = self.original(&mut text, &boundary);
-        (text.into_bytes(), format!("\r\n--{boundary}--\r\n").into_bytes())
+        let eight_bit = self.eight_bit || !text.is_ascii() || self.is_global();
+        let mut before = String::new();
+        let _ = self.header(&mut before, &boundary, eight_bit);
+        before.push_str(&text);
+        Composed {
+            before: before.into_bytes(),
+            after: format!("\r\n--{boundary}--\r\n").into_bytes(),
+            eight_bit,
+            utf8: self.is_global(),
+        }
+    }
+
+    /// It is written as RFC 6533 wants it, with UTF-8 in fields.
+    fn is_global(&self) -> bool {
+        self.utf8 || self.to.needs_utf8()
     }
 
     fn worst(&self) -> Action {
@@ -106,7 +139,7 @@ impl Report<'_> {
         order.into_iter().find(|action| named(*action)).unwrap_or(Action::Delivered)
     }
 
-    fn header(&self, out: &mut String, boundary: &str) -> std::fmt::Result {
+    fn header(&self, out: &mut String, boundary: &str, eight_bit: bool) -> std::fmt::Result {
         let subject = match self.worst() {
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed => "Delayed mail (still being tried)",
@@ -122,7 +155,7 @@ impl Report<'_> {
         out.push_str("MIME-Version: 1.0\r\n");
         out.push_str("Content-Type: multipart/report; report-type=delivery-status;\r\n");
         write!(out, "\tboundary=\"{boundary}\"\r\n")?;
-        if self.eight_bit {
+        if eight_bit {
             out.push_str("Content-Transfer-Encoding: 8bit\r\n");
         }
         out.push_str("\r\nThis is a MIME-encapsulated message.\r\n\r\n");
@@ -156,9 +189,9 @@ impl Report<'_> {
             write!(out, "\r\n<{}>:", recipient.address)?;
             if !recipient.relay.is_empty() {
                 let verb = if recipient.said { " said" } else { "" };
-                write!(out, " host {}{verb}:", one_line(&recipient.relay))?;
+                write!(out, " host {}{verb}:", plain(&recipient.relay, true))?;
             }
-            fold(out, &one_line(&recipient.text));
+            fold(out, &plain(&recipient.text, true));
             out.push_str("\r\n");
         }
         out.push_str("\r\n");
@@ -167,16 +200,20 @@ impl Report<'_> {
 
     fn for_machines(&self, out: &mut String, boundary: &str) -> std::fmt::Result {
         write!(out, "--{boundary}\r\nContent-Description: Delivery report\r\n")?;
-        out.push_str("Content-Type: message/delivery-status\r\n\r\n");
+        out.push_str(match self.is_global() {
+            false => "Content-Type: message/delivery-status\r\n\r\n",
+            true => "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n\r\n",
+        });
         // RFC 3464 2.2: fields for the message, then a block for each recipient.
         write!(out, "Reporting-MTA: dns; {}\r\n", self.hostname)?;
         if let Some(envid) = self.envid {
-            write!(out, "Original-Envelope-Id: {}\r\n", one_line(&xtext_decode(envid)))?;
+            let envid = from_xtext(envid).unwrap_or_else(|| envid.to_string());
+            write!(out, "Original-Envelope-Id: {}\r\n", plain(&envid, self.is_global()))?;
         }
         write!(out, "X-Posta-Queue-Id: {}\r\nArrival-Date: {}\r\n", self.id, self.arrived)?;
         for recipient in self.recipients {
             out.push_str("\r\n");
-            recipient.block(out, self.until)?;
+            recipient.block(out, self.until, self.is_global())?;
         }
         out.push_str("\r\n");
         Ok(())
@@ -184,14 +221,13 @@ impl Report<'_> {
 
     fn original(&self, out: &mut String, boundary: &str) -> std::fmt::Result {
         write!(out, "--{boundary}\r\n")?;
-        out.push_str(match self.given_back {
-            GivenBack::Header => {
-                "Content-Description: Undelivered message header\r\nContent-Type: text/rfc822-headers\r\n"
-            }
-            GivenBack::Whole => {
-                "Content-Description: Undelivered message\r\nContent-Type: message/rfc822\r\n"
-            }
-        });
+        let (description, kind) = match (self.given_back, self.is_global()) {
+            (GivenBack::Header, false) => ("Message header", "text/rfc822-headers"),
+            (GivenBack::Header, true) => ("Message header", "message/global-headers"),
+            (GivenBack::Whole, false) => ("Undelivered message", "message/rfc822"),
+            (GivenBack::Whole, true) => ("Undelivered message", "message/global"),
+        };
+        write!(out, "Content-Description: {description}\r\nContent-Type: {kind}\r\n")?;
         if self.eight_bit {
             out.push_str("Content-Transfer-Encoding: 8bit\r\n");
         }
@@ -202,20 +238,19 @@ impl Report<'_> {
 
 impl Reported {
     /// The fields of RFC 3464 2.3.
-    fn block(&self, out: &mut String, until: Option<&str>) -> std::fmt::Result {
-        if let Some((kind, address)) = self.original.as_deref().and_then(|o| o.split_once(';')) {
-            write!(out, "Original-Recipient: {};{}\r\n", one_line(kind), one_line(&xtext_decode(address)))?;
+    fn block(&self, out: &mut String, until: Option<&str>, utf8: bool) -> std::fmt::Result {
+        if let Some(original) = self.original.as_deref().and_then(|orcpt| original_recipient(orcpt, utf8)) {
+            write!(out, "Original-Recipient: {original}\r\n")?;
         }
-        let kind = if self.address.needs_utf8() { "utf-8" } else { "rfc822" };
-        write!(out, "Final-Recipient: {kind}; {}\r\n", self.address)?;
+        write!(out, "Final-Recipient: {}\r\n", final_recipient(&self.address, utf8))?;
         write!(out, "Action: {}\r\nStatus: {}\r\n", self.action.word(), self.status)?;
         let host = self.relay.split('[').next().unwrap_or_default();
         if self.said && !host.is_empty() {
-            write!(out, "Remote-MTA: dns; {}\r\n", one_line(host))?;
+            write!(out, "Remote-MTA: dns; {}\r\n", plain(host, utf8))?;
         }
         let kind = if self.said { "smtp" } else { "x-posta" };
         write!(out, "Diagnostic-Code: {kind};")?;
-        fold(out, &one_line(&self.text));
+        fold(out, &plain(&self.text, utf8));
         out.push_str("\r\n");
         if let Some(until) = until.filter(|_| self.action == Action::Delayed) {
             write!(out, "Will-Retry-Until: {until}\r\n")?;
@@ -244,32 +279,6 @@ fn fold(out: &mut String, text: &str) {
     }
 }
 
-/// A text without controls: nothing that a peer said starts a new line or field.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// Undoes xtext (RFC 3461 4): `+2B` is `+`. What is no xtext stays as it is.
-pub fn xtext_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let pair = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match pair.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) if bytes[at] == b'+' => {
-                decoded.push(byte);
-                at += 3;
-            }
-            _ => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,13 +295,12 @@ mod tests {
         }
     }
 
-    fn compose(recipients: &[Reported]) -> String {
-        let to = Mailbox::parse("alice@example.org", false).unwrap();
-        let report = Report {
+    fn report<'a>(to: &'a Mailbox, recipients: &'a [Reported]) -> Report<'a> {
+        Report {
             hostname: "mail.example.org",
             id: "0123456789ABCDE",
             own_id: "0123456789ABCDF",
-            to: &to,
+            to,
             envid: Some("QQ314159"),
             arrived: "Tue, 24 Nov 2026 20:00:00 +0000",
             date: "Tue, 24 Nov 2026 20:00:01 +0000",
@@ -300,9 +308,17 @@ mod tests {
             recipients,
             given_back: GivenBack::Header,
             eight_bit: false,
-        };
-        let (before, after) = report.compose();
-        String::from_utf8(before).unwrap() + "Subject: x\r\n" + std::str::from_utf8(&after).unwrap()
+            utf8: false,
+        }
+    }
+
+    fn compose(recipients: &[Reported]) -> String {
+        let to = Mailbox::parse("alice@example.org", false).unwrap();
+        let composed = report(&to, recipients).compose();
+        assert!(!composed.eight_bit && !composed.utf8);
+        String::from_utf8(composed.before).unwrap()
+            + "Subject: x\r\n"
+            + std::str::from_utf8(&composed.after).unwrap()
     }
 
     #[test]
@@ -312,7 +328,7 @@ mod tests {
             "Content-Type: multipart/report; report-type=delivery-status;",
             "Reporting-MTA: dns; mail.example.org",
             "Original-Envelope-Id: QQ314159",
-            "Original-Recipient: rfc822;Bob+1@elsewhere.example",
+            "Original-Recipient: rfc822; Bob+1@elsewhere.example",
             "Final-Recipient: rfc822; bob@elsewhere.example",
             "Action: failed",
             "Status: 5.1.1",
@@ -336,10 +352,34 @@ mod tests {
     }
 
     #[test]
-    fn xtext_is_undone_where_it_is_xtext() {
-        assert_eq!(xtext_decode("a+2Bb+20c"), "a+b c");
-        assert_eq!(xtext_decode("a+zz+2"), "a+zz+2");
-        assert_eq!(xtext_decode("+"), "+");
-        assert_eq!(xtext_decode("+ä0"), "+ä0");
+    fn a_report_has_utf8_only_where_the_original_had() {
+        let to = Mailbox::parse("alice@example.org", false).unwrap();
+        let address = Mailbox::parse("jörg@elsewhere.example", true).unwrap();
+        let recipients = [Reported { address, ..reported(Action::Failed, Status::new(5, 1, 1), "550 nö") }];
+        let plain = report(&to, &recipients).compose();
+        let text = String::from_utf8(plain.before).unwrap();
+        assert!(plain.eight_bit && !plain.utf8);
+        for line in [
+            "Content-Transfer-Encoding: 8bit",
+            "Content-Type: message/delivery-status",
+            r"Final-Recipient: utf-8; j\x{F6}rg@elsewhere.example",
+            "Diagnostic-Code: smtp; 550 n?",
+            "<jörg@elsewhere.example>: host mx.elsewhere.example[192.0.2.1]:25 said: 550 nö",
+            "Content-Type: text/rfc822-headers",
+        ] {
+            assert!(text.replace("\r\n   ", "").lines().any(|l| l == line), "{line:?} in\n{text}");
+        }
+        let global =
+            Report { utf8: true, given_back: GivenBack::Whole, ..report(&to, &recipients) }.compose();
+        let text = String::from_utf8(global.before).unwrap();
+        assert!(global.eight_bit && global.utf8);
+        for line in [
+            "Content-Type: message/global-delivery-status",
+            "Final-Recipient: utf-8; jörg@elsewhere.example",
+            "Diagnostic-Code: smtp; 550 nö",
+            "Content-Type: message/global",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line:?} in\n{text}");
+        }
     }
 }

@@ -1,0 +1,103 @@
+//! What senders are told, by the real programs: RFC 3461 and 3464 from the client's parameters to the
+//! report in its mailbox.
+
+mod station;
+
+use std::net::SocketAddr;
+
+use station::House;
+use station::sink::Sink;
+
+const MESSAGE: &str = "From: alice@example.org\nSubject: hello\n\nThe body.\n";
+
+/// Sends with parameters of MAIL, and of RCPT with each recipient.
+fn send(house: &House, mail: &str, recipients: &[(&str, &str)]) -> String {
+    let mut client = house.client();
+    client.hello();
+    client.expect(&format!("MAIL FROM:<alice@example.org> {mail}"), "250");
+    for (recipient, wishes) in recipients {
+        client.expect(&format!("RCPT TO:<{recipient}> {wishes}"), "250");
+    }
+    client.try_data(MESSAGE).expect("the message was not accepted")
+}
+
+/// The lines must all be there.
+fn has(report: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(report.lines().any(|l| l == *line), "{line:?} in\n{report}");
+    }
+}
+
+#[test]
+fn success_is_told_by_who_delivers_or_hands_on_to_a_server_without_dsn() {
+    let house = House::start("");
+    let sink = Sink::start(SocketAddr::new(house.address, 2526));
+    let id = send(
+        &house,
+        "RET=FULL ENVID=QQ+2B314",
+        &[
+            ("bob@example.org", "NOTIFY=SUCCESS ORCPT=rfc822;Bob+2Bx@old.example"),
+            ("carol@example.org", "NOTIFY=FAILURE"),
+            ("good@elsewhere.example", "NOTIFY=SUCCESS,FAILURE"),
+        ],
+    );
+    sink.wait_for(1);
+    let report = &house.wait_for_mail("alice", 1)[0];
+    has(
+        report,
+        &[
+            "Subject: Successful mail delivery report",
+            "Original-Envelope-Id: QQ+314",
+            &format!("X-Posta-Queue-Id: {id}"),
+            "Original-Recipient: rfc822; Bob+x@old.example",
+            "Final-Recipient: rfc822; bob@example.org",
+            "Action: delivered",
+            "Final-Recipient: rfc822; good@elsewhere.example",
+            "Action: relayed",
+            "Content-Type: text/rfc822-headers",
+        ],
+    );
+    assert!(!report.contains("carol@") && !report.contains("The body."), "{report}");
+    house.wait_for_empty_queue();
+    assert_eq!(house.mailbox("alice").len(), 1, "one report for both");
+}
+
+#[test]
+fn a_failure_gives_back_what_was_asked_for_and_never_is_silent() {
+    let house = House::start("");
+    let _sink = Sink::start(SocketAddr::new(house.address, 2526));
+    let id = send(
+        &house,
+        "RET=FULL",
+        &[
+            ("bad1@elsewhere.example", ""),
+            ("bad2@elsewhere.example", "NOTIFY=NEVER"),
+            ("bad3@elsewhere.example", "NOTIFY=FAILURE"),
+        ],
+    );
+    let report = &house.wait_for_mail("alice", 1)[0];
+    has(report, &["Content-Type: message/rfc822", "The body.", "Auto-Submitted: auto-replied"]);
+    let own = report.lines().find_map(|l| l.strip_prefix("Message-ID: <")).expect("a Message-ID");
+    assert!(own.ends_with("@mail.example.org>") && !own.contains(&id), "{own}");
+    assert_eq!(report.matches("Action: failed").count(), 2, "{report}");
+    assert!(!report.contains("bad2@"), "{report}");
+    house.wait_for_log(&[&id, "bad2@", "the sender asked not to be told"]);
+    house.wait_for_empty_queue();
+    assert_eq!(house.mailbox("alice").len(), 1);
+}
+
+#[test]
+fn a_delay_is_told_once_and_only_to_who_wants_it() {
+    let house = House::start(
+        "[queue]\nwarn_after = \"1s\"\ngive_up = \"1h\"\nfirst_retry = \"1s\"\nlongest_retry = \"1s\"",
+    );
+    let id = send(&house, "", &[("bob@dead.example", ""), ("carol@dead.example", "NOTIFY=FAILURE")]);
+    let report = &house.wait_for_mail("alice", 1)[0];
+    has(report, &["Action: delayed", "Final-Recipient: rfc822; bob@dead.example"]);
+    assert!(report.contains("Will-Retry-Until: ") && !report.contains("carol@"), "{report}");
+    // Three attempts later there is still one.
+    let tried = || house.log().lines().filter(|l| l.contains(&id) && l.contains("to=<bob@dead")).count();
+    let before = tried();
+    station::wait_for("three more attempts", || (tried() >= before + 3).then_some(()));
+    assert_eq!(house.mailbox("alice").len(), 1);
+}
