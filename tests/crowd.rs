@@ -71,3 +71,16 @@ fn a_client_that_has_its_share_drives_nobody_out() {
     one.send("NOOP\r\n");
     one.expect("250");
 }
+
+#[test]
+fn a_slow_answer_is_not_got_round_by_closing_behind_the_commands() {
+    let mut daemon = house("max_errors = 4\n");
+    let mut client = daemon.client_from("127.0.0.2");
+    client.say("EHLO client.example", "250");
+    client.send("FROB\r\n".repeat(4));
+    client.half_close();
+    // The third wrong command is answered late, and by then its client has gone.
+    assert!(client.reply().starts_with("500") && client.reply().starts_with("500"));
+    client.expect_end();
+    daemon.wait_for_log("lost connection after UNKNOWN from unknown[127.0.0.2]");
+}

@@ -10,7 +10,7 @@ use source::root;
 /// Entries of the list.
 const LESSONS: usize = 95;
 /// Of them without a test. A change may make them fewer; more of them want a good reason.
-const MOST_OPEN: usize = 6;
+const MOST_OPEN: usize = 3;
 
 /// One entry: its number, and its lines.
 fn entries() -> Vec<(usize, Vec<String>)> {

@@ -224,7 +224,8 @@ fn failure(error: NetError) -> (LookupError, Option<Duration>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, UdpSocket};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use trust_dns_resolver::proto::op::Message;
@@ -239,7 +240,7 @@ mod tests {
 
     /// A name server on loopback: how it answers, and a count of what it was asked.
     fn nameserver() -> (SocketAddr, Arc<AtomicUsize>) {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (socket, listener) = sockets();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
@@ -248,15 +249,40 @@ mod tests {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 count.fetch_add(1, Ordering::SeqCst);
-                if let Some(answer) = answer(&buffer[..length]) {
+                if let Some(answer) = answer(&buffer[..length], false) {
                     let _ = socket.send_to(&answer, from);
                 }
             }
         });
+        thread::spawn(move || while serve_one(&listener).is_ok() {});
         (address, asked)
     }
 
-    fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+    /// Of both kinds, on one port.
+    fn sockets() -> (UdpSocket, TcpListener) {
+        loop {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
+                return (socket, listener);
+            }
+        }
+    }
+
+    /// RFC 1035 4.2.2: over TCP a message has its length before it.
+    fn serve_one(listener: &TcpListener) -> io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let mut length = [0; 2];
+        while stream.read_exact(&mut length).is_ok() {
+            let mut packet = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut packet)?;
+            let answer = answer(&packet, true).ok_or(io::ErrorKind::InvalidData)?;
+            stream.write_all(&u16::try_from(answer.len()).unwrap().to_be_bytes())?;
+            stream.write_all(&answer)?;
+        }
+        Ok(())
+    }
+
+    fn answer(packet: &[u8], has_room: bool) -> Option<Vec<u8>> {
         let asked = Message::from_vec(packet).ok()?;
         let query = asked.queries.first()?.clone();
         let mut reply = Message::response(asked.metadata.id, asked.metadata.op_code);
@@ -269,6 +295,10 @@ mod tests {
             ("d.test.", RecordType::MX) => put("d.test.", RData::MX(MX::new(10, named("MX.d.test.")))),
             ("mx.d.test.", RecordType::A) => put("mx.d.test.", RData::A(A::new(127, 0, 0, 5))),
             ("alias.test.", _) => put("alias.test.", RData::CNAME(CNAME(named("d.test.")))),
+            ("large.test.", RecordType::MX) if has_room => {
+                (0..100).for_each(|n| put("large.test.", RData::MX(MX::new(n, named("mx.d.test.")))));
+            }
+            ("large.test.", RecordType::MX) => reply.metadata.truncation = true,
             ("broken.test.", _) => reply.metadata.response_code = ResponseCode::ServFail,
             _ => {
                 let soa = SOA::new(named("ns.test."), named("host.test."), 1, 3600, 600, 86400, 60);
@@ -297,6 +327,13 @@ mod tests {
             let _ = dns.look_up(name, Kind::Mx);
         }
         assert_eq!(asked.load(Ordering::SeqCst), before, "kept answers cost no question");
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_is_asked_for_again_over_tcp() {
+        let (address, _) = nameserver();
+        let dns = Resolver::start(Some(address)).unwrap();
+        assert_eq!(dns.look_up("large.test", Kind::Mx).unwrap().data.len(), 100);
     }
 
     #[test]

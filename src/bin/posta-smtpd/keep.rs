@@ -157,8 +157,9 @@ fn pause(arrival: &Arrival, house: &House) -> Option<Duration> {
 
 fn cause(why: Why) -> Cause {
     match why {
-        // What the client has sent while the session rested is read now, and that it has gone is seen.
-        Why::Readable | Why::Rested | Why::Gone => Cause::Readable,
+        // What the client has sent while the session rested is read now.
+        Why::Readable | Why::Rested => Cause::Readable,
+        Why::Gone => Cause::Gone,
         Why::Overdue => Cause::Overdue,
         Why::Shed => Cause::Shed,
         Why::Closing => Cause::Closing,

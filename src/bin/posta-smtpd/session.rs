@@ -115,6 +115,8 @@ pub enum Cause {
     Readable,
     /// The deadline of [`Session::deadline`] has passed.
     Overdue,
+    /// The client has gone while it was to wait for its answer, or will say nothing more.
+    Gone,
     /// The house is full, and the seat is wanted for somebody else.
     Shed,
     /// The house is closing.
@@ -237,6 +239,8 @@ impl Session {
         self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
+            // Who was to wait does not get round it by closing his side behind all that he has sent.
+            (_, Cause::Gone) => return Err(Loss::Gone),
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
