@@ -5,6 +5,7 @@
 //! [`content`] puts a message into its wire form. The connection and the clock are the caller's.
 
 pub mod content;
+mod login;
 pub mod offer;
 pub mod reply;
 pub mod session;

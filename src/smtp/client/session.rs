@@ -8,13 +8,11 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::{BodyKind, Recipient, Ret};
 use crate::mail::status::Status;
 
+use super::login;
 use super::offer::Offer;
 use super::reply::Reply;
 use super::transaction::{Step, Transaction};
@@ -231,7 +229,7 @@ impl Client {
         match (std::mem::replace(&mut self.state, State::Closed), event) {
             (State::Greeting, Event::Opened) => self.enter(State::Greeting, Action::Await(Phase::Greeting)),
             (State::Greeting, Event::Reply(reply)) if reply.class() == 2 => self.say_hello(),
-            (State::Greeting, Event::Reply(reply)) => Action::Failed(unwelcome(&reply)),
+            (State::Greeting, Event::Reply(reply)) => Action::Failed(Finding::unwelcome(&reply)),
             (state @ (State::Ehlo | State::Helo), Event::Sent) => {
                 self.enter(state, Action::Await(Phase::Hello))
             }
@@ -306,21 +304,15 @@ impl Client {
     }
 
     fn log_in(&mut self, mechanism: &str, first: Option<Vec<u8>>) -> Action {
-        let first = match first.as_deref() {
-            None => String::new(),
-            // RFC 4954 4: words of no length are a "=".
-            Some([]) => " =".to_string(),
-            Some(words) => format!(" {}", STANDARD.encode(words)),
-        };
-        self.enter(State::Login, Action::Send(format!("AUTH {mechanism}{first}\r\n").into_bytes()))
+        self.enter(State::Login, Action::Send(login::command(mechanism, first)))
     }
 
     fn logged_in(&mut self, reply: &Reply) -> Action {
         match reply.class() {
             2 => self.enter(State::Ready, Action::Ready),
-            3 => match STANDARD.decode(reply.lines.first().map_or("", |line| line.trim())) {
-                Ok(challenge) => self.enter(State::Login, Action::Challenged(challenge)),
-                Err(_) => self.answer(None),
+            3 => match login::challenge(reply) {
+                Some(challenge) => self.enter(State::Login, Action::Challenged(challenge)),
+                None => self.answer(None),
             },
             // The password may be put right before the mail's time is over.
             4 | 5 => Action::Failed(Finding::said(reply).for_now()),
@@ -328,11 +320,8 @@ impl Client {
         }
     }
 
-    /// RFC 4954 4: a line of its own in base64; a star ends the exchange, which the server then refuses.
     fn answer(&mut self, answer: Option<Vec<u8>>) -> Action {
-        let mut line = answer.map_or("*".to_string(), |words| STANDARD.encode(words));
-        line.push_str("\r\n");
-        self.enter(State::Login, Action::Send(line.into_bytes()))
+        self.enter(State::Login, Action::Send(login::answer(answer)))
     }
 
     fn begin(&mut self, mail: Mail) -> Action {
@@ -378,13 +367,6 @@ impl Client {
             }
         }
     }
-}
-
-/// A greeting that is none. RFC 7504 3: 521 says that this host never takes mail; any other refusal
-/// may be about us or about now, so it does not bounce mail by itself.
-fn unwelcome(reply: &Reply) -> Finding {
-    let finding = Finding::said(reply);
-    if reply.code == 521 { finding } else { finding.for_now() }
 }
 
 /// Why this server can't be given the message at all.

@@ -34,6 +34,13 @@ impl Finding {
         self
     }
 
+    /// A greeting that is none. RFC 7504 3: 521 says that this host never takes mail; any other refusal
+    /// may be about us or about now, so it does not bounce mail by itself.
+    pub(super) fn unwelcome(reply: &Reply) -> Finding {
+        let finding = Finding::said(reply);
+        if reply.code == 521 { finding } else { finding.for_now() }
+    }
+
     /// The peer did not keep to the protocol.
     pub(super) fn protocol(reply: &Reply) -> Finding {
         Finding::ours(Status::new(4, 5, 0), format!("unexpected reply: {}", reply.text()))
