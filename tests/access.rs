@@ -65,12 +65,8 @@ fn names_and_senders_and_recipients_are_refused_or_put_off() {
     ];
     let daemon = house(&tables, "");
     let mut client = daemon.client_from("127.0.0.3");
-    let said = answers(
-        &mut client,
-        ["EHLO ylmf-pc", "MAIL FROM:<a@b.example>", "EHLO mx.test", "MAIL FROM:<a@b.example>"],
-    );
+    let said = answers(&mut client, ["EHLO ylmf-pc", "MAIL FROM:<a@b.example>"]);
     assert_eq!(said[1], "550 5.7.1 ylmf-pc: refused by a rule of this server [P0203]");
-    assert_eq!(said[3], "550 5.7.1 mx.test: that is our own name [P0205]");
     let said = answers(
         &mut client,
         [

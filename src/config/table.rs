@@ -264,7 +264,7 @@ section! {
         reverse_dns: bool = Flag, true, "The DNS is asked for each client's name.";
         greet_pause: Option<Duration> = Maybe(Span), "",
             "Strangers wait so long for their greeting; who talks before is refused. Empty: not at all.";
-        refuse_own_name: bool = Flag, true, "Strangers that name themselves by our own hostname are refused.";
+        refuse_own_name: bool = Flag, true, "Strangers that name themselves by our own name or address are refused.";
         refuse_bad_names: bool = Flag, false, "Strangers whose name in EHLO is no full host name are refused.";
     }
 }

@@ -63,6 +63,14 @@ impl Carrier {
         }
     }
 
+    /// Our own address; none for a Unix socket or a pipe.
+    pub fn own_address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(_) | Socket::Pipe { .. } => None,
+        }
+    }
+
     /// Says that nothing more will be said.
     pub fn finish_writing(&self) -> io::Result<()> {
         match &self.socket {

@@ -185,6 +185,11 @@ impl Stream {
         self.carrier().peer_address()
     }
 
+    /// Our own address, which the peer has connected to; none for a Unix socket or a pipe.
+    pub fn own_address(&self) -> Option<SocketAddr> {
+        self.carrier().own_address()
+    }
+
     /// Says that nothing more will be said; under TLS with its own goodbye (close_notify, RFC 8446
     /// 6.1), by the deadline. Who closes while the peer still sends should do this and read for a
     /// moment, or the last words get lost (RFC 9293 3.6.1: the peer sees a reset).

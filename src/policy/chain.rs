@@ -20,6 +20,8 @@ use super::verdict::Verdict;
 pub struct Client {
     /// Its address; none for a Unix socket or a pipe.
     pub address: Option<IpAddr>,
+    /// Which of our addresses it has connected to; none if that is not known.
+    pub reached: Option<IpAddr>,
     /// It came to a port where users hand their mail in (RFC 6409).
     pub submission: bool,
     /// Who logged in (RFC 4954).
@@ -139,7 +141,7 @@ impl Policy {
         match found {
             Some(Finding { action: Action::Discard, row, .. }) => return Verdict::Discard(row),
             Some(Finding { action: Action::Accept, .. }) => Verdict::Accept,
-            _ => self.name(helo, now),
+            _ => self.name(client, helo, now),
         }
         .and_then(|| match self.access.sender(sender, now) {
             Some(found) => {
@@ -151,11 +153,11 @@ impl Policy {
     }
 
     /// May a stranger call himself so? A row of the table that accepts a name spares it the checks.
-    fn name(&self, helo: &str, now: Instant) -> Verdict {
+    fn name(&self, client: &Client, helo: &str, now: Instant) -> Verdict {
         if let Some(found) = self.access.helo(helo, now) {
             return settle(&found, (&rule::HELO_REFUSED, &rule::HELO_LATER), helo);
         }
-        match self.helo.fault(helo) {
+        match self.helo.fault(helo, client) {
             Some((rule, what)) => Verdict::Refuse(rule.reply(format!("{helo}: {what}"))),
             None => Verdict::Accept,
         }

@@ -1,6 +1,7 @@
 //! How a session begins: by the word of a proxy, by TLS, by the greeting; and how it turns to TLS
 //! later.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ impl Session {
             return if self.entrance.implicit { Err(Loss::Unsecured) } else { Ok(Action::HangUp(reply)) };
         }
         self.connected = self.guest.client.address;
+        self.guest.client.reached = self.own_address();
         if self.terms.reverse_dns {
             self.look_name_up(house);
         }
@@ -93,6 +95,12 @@ impl Session {
             Some(seat) => seat.move_to(address).map_err(|full| keep::refusal(&self.terms, full)),
             None => Ok(()),
         }
+    }
+
+    /// Which of our addresses the client has connected to. Behind a proxy it is the proxy's.
+    fn own_address(&self) -> Option<IpAddr> {
+        let address = self.stream.own_address().filter(|_| !self.entrance.proxy)?;
+        Some(address.ip().to_canonical())
     }
 
     /// Finds out what the client is called. While most workers are busy nobody waits for the DNS.
@@ -146,7 +154,8 @@ impl Session {
     /// is forgotten (RFC 3207 4.2).
     pub(crate) fn forget_guest(&mut self) {
         let submission = self.entrance.submission;
-        let mut client = Client { address: self.connected, submission, ..Client::default() };
+        let reached = self.own_address();
+        let mut client = Client { address: self.connected, reached, submission, ..Client::default() };
         if self.guest.client.address == self.connected {
             client.name = self.guest.client.name.take();
             client.name_unclear = self.guest.client.name_unclear;
