@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+
+#[allow(dead_code)]
+mod certificates;
 
 const KEPT: [&str; 5] = ["posta-auth", "posta-local", "posta-remote", "posta-queue", "posta-smtpd"];
 
@@ -323,4 +327,71 @@ fn each_runs_as_its_user() {
     assert_eq!(new.uid().to_string(), uid_of("daemon"));
     let socket = fs::metadata(place.path("run/remote")).unwrap();
     assert_eq!(socket.uid().to_string(), uid_of("bin"));
+}
+
+/// The TLS session that posta-smtpd offers on `port`: the name in its certificate.
+fn name_shown(port: u16) -> Option<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut lines = BufReader::new(socket.try_clone().unwrap());
+    let mut answer = |command: &str| {
+        (&socket).write_all(command.as_bytes()).ok()?;
+        let mut line = String::new();
+        while !line.starts_with("2") || line.as_bytes().get(3) != Some(&b' ') {
+            line.clear();
+            if lines.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+        }
+        Some(())
+    };
+    answer("")?;
+    answer("EHLO client.example\r\n")?;
+    answer("STARTTLS\r\n")?;
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    connector.set_verify(SslVerifyMode::NONE);
+    let configuration = connector.build().configure().unwrap().verify_hostname(false);
+    let stream = configuration.connect("h.example", socket).ok()?;
+    let certificate = stream.ssl().peer_certificate()?;
+    let entry = certificate.subject_name().entries().next()?;
+    entry.data().to_string().ok()
+}
+
+/// The key is root's alone, posta-smtpd runs as nobody, and a renewed certificate needs no restart.
+#[test]
+fn a_key_that_only_root_can_read_serves_posta_smtpd() {
+    let place = Place::new();
+    let tls = place.path("tls");
+    fs::create_dir(&tls).unwrap();
+    fs::set_permissions(&tls, fs::Permissions::from_mode(0o700)).unwrap();
+    let renew = |name: &str| {
+        let made = certificates::certificate(None, &[name], certificates::ec_key(), 30);
+        fs::write(tls.join("new"), [made.certificate_pem(), made.key_pem()].concat()).unwrap();
+        fs::rename(tls.join("new"), tls.join("both.pem")).unwrap();
+    };
+    renew("old.example");
+    fs::remove_file(place.path("bin/posta-smtpd")).unwrap();
+    copy(env!("CARGO_BIN_EXE_posta-smtpd"), &place.path("bin/posta-smtpd"));
+    let users = if nix::unistd::geteuid().is_root() {
+        "user = \"nobody\"\nqueue_user = \"daemon\"\nremote_user = \"bin\"\ndrop_group = \"mail\""
+    } else {
+        "drop_privileges = false"
+    };
+    let port = free_port();
+    let settings = format!("{users}\n[tls]\ncertificate = \"{}\"", tls.join("both.pem").display());
+    place.configure(&[port], &settings);
+    let keeper = place.start();
+    until("TLS is there", || name_shown(port).as_deref() == Some("old.example"));
+
+    renew("new.example");
+    keeper.tell(Signal::SIGHUP);
+    until("the new certificate is shown", || name_shown(port).as_deref() == Some("new.example"));
+    fs::write(tls.join("both.pem"), "rubbish").unwrap();
+    keeper.tell(Signal::SIGHUP);
+    until("the broken one is reported", || place.log().contains("both.pem: no certificate in PEM form"));
+    assert_eq!(name_shown(port).as_deref(), Some("new.example"));
+    let starts =
+        place.log().lines().filter(|l| l.contains("posta-smtpd[") && l.ends_with("] started")).count();
+    assert_eq!(starts, 1, "{}", place.log());
 }
