@@ -41,6 +41,7 @@ impl QuotedPrintable {
             match octet {
                 b' ' | b'\t' if !self.is_repair => self.blank = Some(octet),
                 b'=' if !self.is_repair => self.coded(octet, out),
+                b'-' => self.hyphen(out),
                 b'!'..=b'~' | b' ' | b'\t' => self.plain(octet, out),
                 _ => self.coded(octet, out),
             }
@@ -67,6 +68,13 @@ impl QuotedPrintable {
         }
         out.push(octet);
         self.column += 1;
+    }
+
+    /// A line must not become a delimiter (RFC 2046 5.1.1) by what is written here, so none begins with
+    /// `--`.
+    fn hyphen(&mut self, out: &mut Vec<u8>) {
+        let would_begin = self.column == 0 || (!self.is_repair && self.column + 1 > LINE - 1);
+        if would_begin { self.coded(b'-', out) } else { self.plain(b'-', out) }
     }
 
     fn coded(&mut self, octet: u8, out: &mut Vec<u8>) {
@@ -158,6 +166,8 @@ mod tests {
         assert_eq!(coded("ä=b \r\nc\td\r\n"), "=C3=A4=3Db=20\r\nc\td\r\n");
         assert_eq!(coded("a\rb\nc\0"), "a=0Db=0Ac=00");
         assert_eq!(coded("end "), "end=20");
+        assert_eq!(coded("--b\r\n-"), "=2D-b\r\n=2D");
+        assert_eq!(coded(&format!("{}--b", "x".repeat(75))), format!("{}=\r\n=2D-b", "x".repeat(75)));
         assert_eq!(coded(&"x".repeat(100)), format!("{}=\r\n{}", "x".repeat(75), "x".repeat(25)));
         assert_eq!(quoted(&[b"a ", b"\r\n", b" ", b"b"], QuotedPrintable::default()), "a=20\r\n b");
     }
