@@ -20,14 +20,20 @@ const MESSAGE: &str = "From: a@x.example\nSubject: hello\n\nOne line.\n";
 
 /// A house whose domain example.net has these users, each with a `.forward` of this text.
 fn house(forwards: &[(&str, &str)]) -> House {
+    house_with("", forwards)
+}
+
+/// The same with more settings.
+fn house_with(more: &str, forwards: &[(&str, &str)]) -> House {
     let mut house = House::set_up("");
+    let others = format!("[domains]\n\"*\" = {{ relay = \"{}:2526\" }}", house.address);
+    let config = fs::read_to_string(house.config()).unwrap().replacen("[domains]", &others, 1);
     let root = house.folder.path().to_path_buf();
     let (own, group) = (users::current().1, users::current_group());
     let daemon = users::by_name("daemon").unwrap().unwrap();
     let (uid, gid) = if own == 0 { (daemon.uid, daemon.gid) } else { (own, group) };
-    let config = fs::read_to_string(house.config()).unwrap();
     let domain = format!("[domains]\n\"example.net\" = {{ users = \"{}/users\" }}", root.display());
-    fs::write(house.config(), config.replacen("[domains]", &domain, 1)).unwrap();
+    fs::write(house.config(), config.replacen("[domains]", &domain, 1) + more).unwrap();
     let mut table = String::new();
     for (user, text) in forwards {
         let home = root.join("home").join(user);
@@ -82,6 +88,20 @@ fn mail_goes_where_its_reader_wants_it() {
     assert!(seen.ends_with("\nOne line.\nbooks\n"), "{seen}");
     house.wait_for_log(&[&id, "to=<alice+books@example.net>", "relay=local", "status=sent (forwarded as "]);
     house.wait_for_log(&[&id, "status=sent (delivered to command)"]);
+}
+
+#[test]
+fn what_goes_on_to_strangers_has_a_way_back() {
+    let house = house_with("[routing]\nsrs_domain = \"example.org\"\n", &[("alice", "bob@far.example")]);
+    let sink = Sink::start(SocketAddr::new(house.address, 2526));
+    house.send("a@x.example", &["alice@example.net"], MESSAGE);
+    let away = &sink.wait_for(1)[0];
+    assert!(
+        away.from.starts_with("<SRS0=") && away.from.contains("=x.example=a@example.org>"),
+        "{}",
+        away.from
+    );
+    house.wait_for_empty_queue();
 }
 
 #[test]

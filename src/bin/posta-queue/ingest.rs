@@ -136,8 +136,7 @@ pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Mess
 /// that has failed; what can't be said now stays unresolved.
 pub fn expand(message: &mut Message, router: &Router, now: u64) {
     let entry = message.entry.clone();
-    // A program of this host sends on behalf of others: a filter, a .forward.
-    let is_forwarded = matches!(entry.envelope.origin, Origin::User { .. });
+    let is_forwarded = comes_from_here(&entry.envelope.origin);
     let mut seen = Seen::default();
     for target in &message.targets {
         seen.insert(&target.leaf);
@@ -167,6 +166,15 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
                 }
             }
         }
+    }
+}
+
+/// Whether a message was made on this host, though perhaps of a stranger's: by a filter, or by
+/// ourselves for a user's `.forward`. Its sender may need a way back through us.
+fn comes_from_here(origin: &Origin) -> bool {
+    match origin {
+        Origin::User { .. } | Origin::Posta => true,
+        Origin::Client { .. } => false,
     }
 }
 
