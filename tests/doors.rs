@@ -20,7 +20,17 @@ const DOORS: &[(&str, &[&str])] = &[
         &["config/options", "bin/postactl/main.rs", "bin/posta-drop/main.rs", "bin/sendmail/main.rs"],
     ),
     ("idna", &["dns/answer"]),
-    ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),
+    (
+        "jiff",
+        &[
+            "logbook/history",
+            "logbook/sink",
+            "mail/trace",
+            "bin/posta-local/mbox",
+            "bin/postactl/",
+            "bin/sendmail/",
+        ],
+    ),
     ("landlock", &["unix/sandbox"]),
     ("libc", &["unix/"]),
     ("log", &[]),
