@@ -21,7 +21,17 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("icu_normalizer", &["sasl/prepare"]),
     ("idna", &["dns/answer"]),
-    ("jiff", &["logbook/sink", "mail/trace", "bin/posta-local/mbox", "bin/postactl/", "bin/sendmail/"]),
+    (
+        "jiff",
+        &[
+            "logbook/history",
+            "logbook/sink",
+            "mail/trace",
+            "bin/posta-local/mbox",
+            "bin/postactl/",
+            "bin/sendmail/",
+        ],
+    ),
     ("landlock", &["unix/enclosure", "unix/sandbox"]),
     ("libc", &["unix/"]),
     ("log", &[]),

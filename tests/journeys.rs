@@ -310,7 +310,14 @@ fn the_administrator_sees_holds_and_removes() {
     wait_for("a deferred row", || listed().contains("\"deferred\"").then_some(()));
     house.output("postactl", &["delete", &second]);
     house.wait_for_empty_queue();
-    assert!(!house.command("postactl", &["show", &second]).output().unwrap().status.success());
+    let told = wait_for("its end in the history", || {
+        Some(house.output("postactl", &["show", &second])).filter(|told| told.contains("removed"))
+    });
+    for part in ["from=<alice@example.org>", "status=deferred", "deleted by the administrator"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let unknown = house.command("postactl", &["show", "0123456789ABCDE"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(65), "{unknown:?}");
     let third = house.send("alice@example.org", &["later2@elsewhere.example"], MESSAGE);
     house.wait_for_log(&[&third, "status=deferred"]);
     wait_for("a deferred row", || listed().contains("\"deferred\"").then_some(()));

@@ -2,8 +2,10 @@
 //!
 //! [`entry`] has the words, so that every program says the same thing in the same way and the tools
 //! that read Postfix's log understand it. [`sink`] is the door to env_logger: where lines go, and
-//! in what dress. [`count`] are the counters behind `postactl metrics`.
+//! in what dress. [`history`] keeps what became of each message.
+//! [`count`] are the counters behind `postactl metrics`.
 
 pub mod count;
 pub mod entry;
+pub mod history;
 pub mod sink;

@@ -34,6 +34,12 @@ impl Id {
         Some(Id { bytes, length: text.len() as u8 })
     }
 
+    /// When it was given out, in microseconds since 1970, if it was made by a [`Mint`].
+    pub fn made(&self) -> Option<u64> {
+        let time = self.as_str().get(..10).filter(|_| self.as_str().len() == LENGTH)?;
+        u64::from_str_radix(time, 36).ok()
+    }
+
     /// The id's characters.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
@@ -96,6 +102,12 @@ mod tests {
         let ids = [NOW, NOW, NOW + 5, NOW - 3_600_000_000, NOW + 6].map(|now| mint.next(now));
         assert!(ids.windows(2).all(|w| w[0] < w[1]), "{ids:?}");
         assert!(ids.iter().all(|id| Id::parse(id.as_str()) == Some(*id)));
+    }
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        assert_eq!(Mint::new(7).next(NOW).made(), Some(NOW));
+        assert_eq!(Id::parse("0123456789AB").unwrap().made(), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn sources() -> Vec<Source> {
     walk(&src, &mut |path| {
         if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(path).unwrap();
-            let before = text.find("#[cfg(test)]\nmod tests").map_or(text.as_str(), |at| &text[..at]);
+            let before = before_tests(&text);
             let code = before.lines().filter(|line| !line.trim_start().starts_with("//"));
             found.push(Source {
                 path: path.strip_prefix(&src).unwrap().to_str().unwrap().to_string(),
@@ -36,6 +36,16 @@ pub fn sources() -> Vec<Source> {
     });
     assert!(found.len() > 30, "the sources are not where they are looked for");
     found
+}
+
+/// The tests of a file may be seen by its neighbours: `pub(super) mod tests`.
+fn before_tests(text: &str) -> &str {
+    let begins = |(at, found): &(usize, &str)| {
+        let next = text[at + found.len()..].lines().next().unwrap_or_default();
+        next.ends_with("mod tests {")
+    };
+    let tests = text.match_indices("#[cfg(test)]\n").find(begins);
+    tests.map_or(text, |(at, _)| &text[..at])
 }
 
 fn walk(folder: &Path, each: &mut dyn FnMut(&Path)) {

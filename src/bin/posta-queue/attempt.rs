@@ -2,6 +2,7 @@
 //! what came of it. The runner's other half.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use posta::mail::address::Mailbox;
@@ -37,7 +38,7 @@ impl Runner {
             return;
         };
         if message.place == Place::New {
-            log_queued(&message);
+            self.log_queued(&message, now);
             self.counters.messages[0] += 1;
         }
         message.jobs = count - resting.len();
@@ -199,10 +200,12 @@ impl Runner {
         self.sent_on(id, &sent_on);
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.filing = false;
+        let mut told_of = Vec::new();
         for (notice, targets) in told {
             self.counters.notices += 1;
             let about = targets.len();
-            log::info!("{id}: sender notified: {notice} (about {about} recipients)");
+            let line = format!("{id}: sender notified: {notice} (about {about} recipients)");
+            told_of.push(line);
             for n in targets {
                 if let Some(target) = message.targets.get_mut(n as usize) {
                     target.reported |= target.is_final();
@@ -212,6 +215,7 @@ impl Runner {
         match place {
             Ok(place) => {
                 message.place = place;
+                told_of.iter().for_each(|line| self.tell(id, now(), line));
                 self.filed_well(id, &end);
             }
             Err(error) => {
@@ -221,6 +225,7 @@ impl Runner {
                 );
                 let since = std::mem::replace(&mut message.unsaved, records);
                 message.unsaved.extend(since);
+                told_of.iter().for_each(|line| self.tell(id, now(), line));
                 self.troubled.push_back((now() + FILE_AGAIN, id));
             }
         }
@@ -229,7 +234,7 @@ impl Runner {
     fn filed_well(&mut self, id: Id, end: &End) {
         match *end {
             End::Gone => {
-                log::info!("{}", Removed(id));
+                self.tell(id, now(), &Removed(id));
                 self.counters.messages[1] += 1;
                 self.schedule.forget(id);
             }
@@ -249,6 +254,23 @@ impl Runner {
             // Asked for while it was being filed.
             self.wish(id, wish);
         }
+    }
+
+    /// Says it in the log, and keeps it. The line begins with the id.
+    pub(crate) fn tell(&self, id: Id, now: u64, line: &impl Display) {
+        log::info!("{line}");
+        self.history.note(now, id, || {
+            let line = line.to_string();
+            line.strip_prefix(&format!("{id}: ")).map(str::to_string).unwrap_or(line)
+        });
+    }
+
+    /// What a new message is called, by its sender and by us.
+    fn log_queued(&self, message: &Message, now: u64) {
+        let Entry { id, envelope, size, message_id, .. } = &*message.entry;
+        let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
+        self.tell(*id, now, &MessageId { id: *id, message_id });
+        self.tell(*id, now, &Queued { id: *id, from: &from, size: *size, recipients });
     }
 
     /// The log lines of several targets of an open message.
@@ -271,40 +293,32 @@ impl Runner {
             Fate::Never => 2,
         };
         self.counters.recipients[at] += 1;
-        log_delivery(message, &target.leaf.address, original.as_deref().unwrap_or_default(), news, now);
+        self.log_delivery(message, &target.leaf.address, original.as_deref().unwrap_or_default(), news, now);
     }
 
     pub(crate) fn log_unresolved(&mut self, message: &Message, n: u32, why: &NoRoute, now: u64) {
         let envelope = &message.entry.envelope;
         let Some(recipient) = envelope.recipients.get(n as usize) else { return };
         self.counters.recipients[1] += 1;
-        log_delivery(message, &recipient.address, "", &News::ours(why.status, &why.text), now);
+        self.log_delivery(message, &recipient.address, "", &News::ours(why.status, &why.text), now);
+    }
+
+    fn log_delivery(&self, message: &Message, to: &Mailbox, orig_to: &str, news: &News, now: u64) {
+        let delivery = Delivery {
+            id: message.entry.id,
+            to: &to.to_string(),
+            orig_to,
+            relay: &news.relay,
+            delay: Duration::from_micros(now.saturating_sub(message.entry.envelope.arrived)),
+            delays: None,
+            status: news.status,
+            text: &news.text,
+        };
+        self.tell(message.entry.id, now, &delivery);
     }
 }
 
 /// Of a target whose destination is left alone for a while.
 fn suspended(why: &str) -> News {
     News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"))
-}
-
-/// What a new message is called, by its sender and by us.
-fn log_queued(message: &Message) {
-    let Entry { id, envelope, size, message_id, .. } = &*message.entry;
-    let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
-    log::info!("{}", MessageId { id: *id, message_id });
-    log::info!("{}", Queued { id: *id, from: &from, size: *size, recipients });
-}
-
-fn log_delivery(message: &Message, to: &Mailbox, orig_to: &str, news: &News, now: u64) {
-    let delivery = Delivery {
-        id: message.entry.id,
-        to: &to.to_string(),
-        orig_to,
-        relay: &news.relay,
-        delay: Duration::from_micros(now.saturating_sub(message.entry.envelope.arrived)),
-        delays: None,
-        status: news.status,
-        text: &news.text,
-    };
-    log::info!("{delivery}");
 }

@@ -4,6 +4,7 @@
 //! changes the queue.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -15,13 +16,15 @@ use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 
 use posta::courier::order::{Answer, Failure, Order, Row};
 
+use posta::logbook::history;
+
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::destination::of_target;
 use crate::ingest::SharedRouter;
+use crate::listed::{Listed, State};
 use crate::message::Message;
 use crate::runner::{Event, date, failure};
-use crate::schedule::{Listed, State};
 
 /// Connections served at once.
 const CONNECTIONS: usize = 16;
@@ -48,6 +51,8 @@ pub struct Desk {
     pub events: Sender<Event>,
     /// Connections that are being served.
     pub busy: Arc<AtomicUsize>,
+    /// The folder with what became of messages that are gone.
+    pub history: PathBuf,
 }
 
 impl Desk {
@@ -207,6 +212,7 @@ impl Desk {
         let known = answer.recv().map_err(io::Error::other)?;
         let (message, records) = match self.find(id) {
             Ok(found) => found,
+            Err(SpoolError::Gone { .. }) => return self.show_history(packets, id),
             Err(error) => return say(packets, &Answer::Failed(failure(&error), error.to_string())),
         };
         let unknown = Listed { id, place: message.place, state: State::Active, due: 0 };
@@ -219,6 +225,23 @@ impl Desk {
             }
         }
         say(packets, &Answer::End)
+    }
+
+    /// A message that is not in the queue (any more).
+    fn show_history(&self, packets: &Packets, id: Id) -> io::Result<()> {
+        let failed = |kind, why: String| say(packets, &Answer::Failed(kind, why));
+        match history::find(&self.history, id) {
+            Ok(lines) if lines.is_empty() => {
+                failed(Failure::Wrong, format!("{id}: no such message, nor is it in the history"))
+            }
+            Ok(lines) => {
+                for (at, text) in lines {
+                    say(packets, &Answer::Text(format!("{}: {text}", date(at))))?;
+                }
+                say(packets, &Answer::End)
+            }
+            Err(error) => failed(Failure::Later, format!("{}: {error}", self.history.display())),
+        }
     }
 
     fn cat(&self, packets: &Packets, id: Id) -> io::Result<()> {

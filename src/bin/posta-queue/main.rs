@@ -17,6 +17,7 @@ mod destination;
 mod dispatch;
 mod forward;
 mod ingest;
+mod listed;
 mod message;
 mod pace;
 mod porter;
@@ -51,6 +52,7 @@ use posta::courier::order::Order;
 
 use posta::config::options::{Daemon, Given, Own};
 use posta::config::{self, Config};
+use posta::logbook::history::History;
 use posta::logbook::sink;
 
 use posta::net::orders;
@@ -179,7 +181,11 @@ fn run(
         log::info!("{name} is paused; \"postactl resume\" ends that");
         schedule.resting.pause(&name);
     }
-    let runner = Runner::new(schedule, settings::rules(&config), ingest, clerks);
+    let keep = settings::history(&config);
+    let folder = keep.folder.clone();
+    let history = History::start(keep)
+        .map_err(|e| Failure(sysexits::CANTCREAT, format!("{}: {e}", folder.display())))?;
+    let runner = Runner::new(schedule, settings::rules(&config), ingest, clerks, history);
 
     for (hand, name) in [(Hand::Local, "local"), (Hand::Remote, "remote")] {
         let path = config.run.join(name);
@@ -197,8 +203,13 @@ fn run(
     let most = config.smtpd.max_message_size;
     let porter = Porter { spool: spool.clone(), committer, hostname, most, busy: Arc::new(Mutex::new(())) };
     porter.clone().serve(sockets.drop).map_err(os)?;
-    let desk =
-        Desk { spool: spool.clone(), router: router.clone(), events: events.clone(), busy: Arc::default() };
+    let desk = Desk {
+        spool: spool.clone(),
+        router: router.clone(),
+        events: events.clone(),
+        busy: Arc::default(),
+        history: folder,
+    };
     desk.serve(sockets.queue).map_err(os)?;
     watch::start(spool.clone(), &spool.trigger(), porter, events.clone()).map_err(os)?;
 

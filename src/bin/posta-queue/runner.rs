@@ -13,6 +13,8 @@ use posta::mail::status::Status;
 use posta::courier::order::{Answer, Failure, Order};
 use posta::courier::report::Report;
 
+use posta::logbook::history::History;
+
 use posta::spool::{Place, Record, SpoolError};
 
 use crate::clerk::{Clerks, Filed};
@@ -105,6 +107,7 @@ pub struct Runner {
     pub(crate) messages: HashMap<Id, Message>,
     pub(crate) clerks: Clerks,
     pub(crate) ingest: Ingest,
+    pub(crate) history: History,
     pub(crate) lines: [Option<Line>; 2],
     pub(crate) send_again: Option<u64>,
     /// Messages with results that are not on the disk yet, and until when they must be.
@@ -150,13 +153,14 @@ pub fn failure(error: &SpoolError) -> Failure {
 
 impl Runner {
     /// A runner with nothing to do yet.
-    pub fn new(schedule: Schedule, rules: Rules, ingest: Ingest, clerks: Clerks) -> Runner {
+    pub fn new(schedule: Schedule, rules: Rules, ingest: Ingest, clerks: Clerks, history: History) -> Runner {
         Runner {
             schedule,
             rules,
             messages: HashMap::new(),
             clerks,
             ingest,
+            history,
             lines: [None, None],
             send_again: None,
             unnoted: VecDeque::new(),

@@ -44,7 +44,7 @@ pub struct Settings {
 /// A message of the working set.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    place: Place,
+    pub(crate) place: Place,
     /// The destination that the slot is charged to, once the message is open.
     charged: Option<usize>,
     /// Jobs that are queued.
@@ -76,11 +76,11 @@ pub enum Admission {
 pub struct Schedule {
     pub(crate) settings: Settings,
     /// In `new/`, not opened yet.
-    fresh: VecDeque<Id>,
+    pub(crate) fresh: VecDeque<Id>,
     fresh_ids: HashSet<Id>,
     /// Deferred: when due, which, and a hash of where to.
     pub(crate) waiting: BTreeSet<(u64, Id, u32)>,
-    held: HashSet<Id>,
+    pub(crate) held: HashSet<Id>,
     /// Until the first scan is through: what has had a slot. The scan may still tell of it as it was.
     met: Option<HashSet<Id>>,
     pub(crate) slots: HashMap<Id, Slot>,
@@ -89,8 +89,8 @@ pub struct Schedule {
     /// Slots that deferred mail has.
     deferred: usize,
     /// Opened once, and closed again for want of room; by destination.
-    bench: HashMap<usize, VecDeque<(Id, Place)>>,
-    benched: HashSet<Id>,
+    pub(crate) bench: HashMap<usize, VecDeque<(Id, Place)>>,
+    pub(crate) benched: HashSet<Id>,
     /// Destinations whose bench may have room now.
     roomy: VecDeque<usize>,
     pub(crate) destinations: Destinations,
@@ -374,86 +374,6 @@ impl Schedule {
         let due = self.waiting.first().map(|w| w.0).filter(|_| self.slots.len() < self.settings.slots);
         let alone = self.crews.iter().filter_map(|c| c.alone).map(|(_, since)| since + ALONE_AT_MOST);
         alone.chain(due).min()
-    }
-
-    /// Everything known, for a list, in no order. A small value for each: there may be a million.
-    pub fn list(&self) -> Vec<Listed> {
-        let [fresh, active, deferred, held] = self.counts();
-        let mut all = Vec::with_capacity(fresh + active + deferred + held);
-        all.extend(self.fresh.iter().map(|id| Listed::new(*id, Place::New, State::New)));
-        let bench = self.bench.values().flatten();
-        all.extend(bench.map(|(id, place)| Listed::new(*id, *place, State::Active)));
-        all.extend(self.slots.iter().map(|(id, slot)| Listed::new(*id, slot.place, State::Active)));
-        let deferred =
-            |w: &(u64, Id, u32)| Listed { due: w.0, ..Listed::new(w.1, Place::Cur, State::Deferred) };
-        all.extend(self.waiting.iter().map(deferred));
-        all.extend(self.held.iter().map(|id| Listed::new(*id, Place::Hold, State::Held)));
-        all
-    }
-
-    /// What is known of one message.
-    pub fn find(&self, id: Id) -> Option<Listed> {
-        if let Some(slot) = self.slots.get(&id) {
-            return Some(Listed::new(id, slot.place, State::Active));
-        }
-        if self.held.contains(&id) {
-            return Some(Listed::new(id, Place::Hold, State::Held));
-        }
-        self.list().into_iter().find(|listed| listed.id == id)
-    }
-
-    /// How many messages are fresh, in the working set, deferred, held.
-    pub fn counts(&self) -> [usize; 4] {
-        [self.fresh.len(), self.slots.len() + self.benched.len(), self.waiting.len(), self.held.len()]
-    }
-}
-
-/// A message in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed {
-    /// Queue id.
-    pub id: Id,
-    /// Where its file lies, as far as the schedule knows.
-    pub place: Place,
-    /// What becomes of it just now.
-    pub state: State,
-    /// When it is due, if it is deferred; else 0.
-    pub due: u64,
-}
-
-/// What becomes of a message just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It has not been opened yet.
-    New,
-    /// It is worked on, or about to be.
-    Active,
-    /// It waits for its time.
-    Deferred,
-    /// It waits for the administrator.
-    Held,
-}
-
-impl State {
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            State::New => "new",
-            State::Active => "active",
-            State::Deferred => "deferred",
-            State::Held => "held",
-        }
-    }
-}
-
-impl Listed {
-    fn new(id: Id, place: Place, state: State) -> Listed {
-        Listed { id, place, state, due: 0 }
-    }
-
-    /// When it is due, if it is deferred.
-    pub fn next(&self) -> Option<u64> {
-        (self.state == State::Deferred).then_some(self.due)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use posta::config::Config;
+use posta::logbook::history::Keep;
 
 use crate::pace::{Pace, Rules, Special};
 use crate::schedule;
@@ -36,6 +37,12 @@ pub fn rules(config: &Config) -> Rules {
         special: special.collect(),
         warn_after: micros(queue.warn_after),
     }
+}
+
+/// `queue.history`: what became of messages, beside the folders of the queue.
+pub fn history(config: &Config) -> Keep {
+    let folder = config.spool.join("history");
+    Keep { folder, age: config.queue.history, size: config.queue.history_size }
 }
 
 /// What the schedule is told.

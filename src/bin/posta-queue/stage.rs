@@ -9,6 +9,7 @@ use posta::mail::id::Id;
 use posta::unix::durable::Disk;
 
 use posta::config::{self, Config};
+use posta::logbook::history::{History, Keep};
 
 use posta::route::{Router, Settings};
 use posta::spool::{Committer, Draft, Spool};
@@ -76,6 +77,9 @@ impl Stage {
         let clerks = Clerks::start(&self.spool, &bouncer, events).unwrap();
         let router = Arc::new(RwLock::new(Arc::new(router())));
         let ingest = Ingest::start(&self.spool, &router, events).unwrap();
-        Runner::new(Schedule::new(settings::schedule(&config)), settings::rules(&config), ingest, clerks)
+        let schedule = Schedule::new(settings::schedule(&config));
+        let none = Keep { age: std::time::Duration::ZERO, ..settings::history(&config) };
+        let history = History::start(none).unwrap();
+        Runner::new(schedule, settings::rules(&config), ingest, clerks, history)
     }
 }

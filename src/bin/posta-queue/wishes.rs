@@ -13,9 +13,9 @@ use posta::spool::{Place, Record};
 use crate::clerk::End;
 use crate::desk::{Listing, make_row};
 use crate::destination::hash;
+use crate::listed::{Listed, State};
 use crate::resting::PAUSED;
 use crate::runner::{Runner, now};
-use crate::schedule::{Listed, State};
 
 /// What the administrator wants with one message, once nothing of it is under way.
 #[derive(Debug)]
@@ -155,7 +155,7 @@ impl Runner {
         let Some(message) = self.messages.get_mut(&id) else { return };
         match &wish.order {
             Order::Delete(_) => {
-                log::info!("{id}: deleted by the administrator");
+                self.tell(id, now, &format!("{id}: deleted by the administrator"));
                 wish.done(format!("{id} deleted"));
                 self.file(id, Vec::new(), Vec::new(), End::Gone);
             }
