@@ -108,8 +108,8 @@ fn history(envelope: &Envelope, hop: &Hop, now: Duration) -> [Record; 4] {
 struct Unsynced;
 
 impl Durable for Unsynced {
-    fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File> {
-        Disk.unnamed(folder, mode)
+    fn unnamed(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {
+        Disk.unnamed(folder, name, mode)
     }
 
     fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {

@@ -24,28 +24,25 @@ const FOLDERS: u64 = 64;
 /// Whoever may make a file in `new/` may make one here.
 const MODE: u32 = 0o1770;
 
-/// The folders, opened.
+/// The folders, by the one that they are in.
 #[derive(Debug, Default)]
 pub(super) struct Cradle {
-    folders: Vec<Folder>,
+    folder: Option<Folder>,
 }
 
 impl Cradle {
-    /// Opens those that are there. They must be on the file system of `entrance`.
+    /// Opens it if it is there. It must be on the file system of `entrance`.
     pub fn open(spool: &Path, entrance: &Folder) -> Cradle {
-        let Ok(cradle) = Folder::open(&spool.join(CRADLE)) else { return Cradle::default() };
         let is_near = |folder: &Folder| match (folder.device(), entrance.device()) {
             (Ok(here), Ok(there)) => here == there,
             _ => false,
         };
-        let opened = (0..FOLDERS).filter_map(|n| cradle.inner(&name(n)).ok());
-        Cradle { folders: opened.filter(is_near).collect() }
+        Cradle { folder: Folder::open(&spool.join(CRADLE)).ok().filter(is_near) }
     }
 
-    /// The folder whose turn it is; `now` in microseconds since 1970.
-    pub fn folder(&self, now: u64) -> Option<&Folder> {
-        let turn = (now / 1_000_000).checked_rem(self.folders.len() as u64)?;
-        self.folders.get(usize::try_from(turn).ok()?)
+    /// The folder whose turn it is, as a name in another one; `now` in microseconds since 1970.
+    pub fn turn(&self, now: u64) -> Option<(&Folder, String)> {
+        Some((self.folder.as_ref()?, name(now / 1_000_000 % FOLDERS)))
     }
 
     /// Makes the folders, or sets the rights of those that are there; `owner` is a user and a group.
@@ -96,18 +93,19 @@ mod tests {
         Cradle::make(top.path(), None).unwrap();
         Cradle::make(top.path(), None).unwrap();
         let cradle = Cradle::open(top.path(), &Folder::open(top.path()).unwrap());
-        let at = |second: u64| cradle.folder(second * 1_000_000 + 7).unwrap().path().to_path_buf();
+        let at = |second: u64| cradle.turn(second * 1_000_000 + 7).unwrap().1;
         let start = 1_795_550_000;
         let turns: std::collections::HashSet<_> = (start..start + 61).map(at).collect();
         assert_eq!(turns.len(), 61);
         assert_eq!(at(start), at(start + FOLDERS));
-        assert_eq!(std::fs::metadata(at(start)).unwrap().mode() & 0o7777, MODE);
+        let folder = top.path().join(CRADLE).join(at(start));
+        assert_eq!(std::fs::metadata(folder).unwrap().mode() & 0o7777, MODE);
     }
 
     #[test]
     fn without_it_there_is_no_turn() {
         let top = tempfile::tempdir().unwrap();
-        assert!(Cradle::open(top.path(), &Folder::open(top.path()).unwrap()).folder(0).is_none());
+        assert!(Cradle::open(top.path(), &Folder::open(top.path()).unwrap()).turn(0).is_none());
     }
 
     #[test]

@@ -150,12 +150,11 @@ fn open(spool: &Arc<Spool>, id: Id, now: u64) -> io::Result<(File, Option<Tempor
 /// An unnamed file, in the folder whose turn it is. Should that one have been removed or closed to
 /// us since, `new/` does as well.
 fn unnamed(spool: &Spool, now: u64) -> io::Result<File> {
-    let Some(folder) = spool.cradle.folder(now) else {
-        return spool.disk.unnamed(&spool.entrance, FILE_MODE);
-    };
-    match spool.disk.unnamed(folder, FILE_MODE) {
+    let here = || spool.disk.unnamed(&spool.entrance, ".", FILE_MODE);
+    let Some((folder, name)) = spool.cradle.turn(now) else { return here() };
+    match spool.disk.unnamed(folder, &name, FILE_MODE) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            spool.disk.unnamed(&spool.entrance, FILE_MODE)
+            here()
         }
         done => done,
     }

@@ -110,7 +110,8 @@ fn open_folder(spool: &Path) -> Result<Store, SpoolError> {
 
 /// A file without a name, where anybody may have one.
 fn unnamed_file() -> Result<File, StoreError> {
-    let open = |path: &str| Folder::open(Path::new(path)).and_then(|folder| Disk.unnamed(&folder, 0o600));
+    let open =
+        |path: &str| Folder::open(Path::new(path)).and_then(|folder| Disk.unnamed(&folder, ".", 0o600));
     open("/tmp").or_else(|_| open("/var/tmp")).map_err(|source| {
         let path = PathBuf::from("/var/tmp");
         StoreError::Io { path, source }

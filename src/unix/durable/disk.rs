@@ -21,9 +21,9 @@ pub struct Disk;
 static NEEDS_PROC: AtomicBool = AtomicBool::new(false);
 
 impl Durable for Disk {
-    fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File> {
-        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        Ok(File::from(openat(folder, ".", flags, Mode::from_bits_truncate(mode))?))
+    fn unnamed(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        Ok(File::from(openat(folder, name, flags, Mode::from_bits_truncate(mode))?))
     }
 
     fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {

@@ -158,8 +158,9 @@ impl AsFd for Folder {
 
 /// The calls. What they change is on the disk only after a sync that covers it.
 pub trait Durable: Send + Sync + fmt::Debug {
-    /// A file without a name on the file system of `folder` (O_TMPFILE), open for reading and writing.
-    fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File>;
+    /// A file without a name (O_TMPFILE), open for reading and writing, near the folder `name` in `folder`;
+    /// `.` is `folder` itself.
+    fn unnamed(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File>;
     /// A new file; `AlreadyExists` if the name is taken.
     fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File>;
     /// Opens a file to append to; makes it if `create`. A fifo in its place is not waited for.

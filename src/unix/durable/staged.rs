@@ -212,12 +212,12 @@ impl State {
 }
 
 impl Durable for Staged {
-    fn unnamed(&self, folder: &Folder, mode: u32) -> io::Result<File> {
+    fn unnamed(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {
         let state = self.count()?;
         if state.no_unnamed {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
-        Disk.unnamed(folder, mode)
+        Disk.unnamed(folder, name, mode)
     }
 
     fn create(&self, folder: &Folder, name: &str, mode: u32) -> io::Result<File> {
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn a_power_cut_takes_what_was_not_synced() {
         let b = bench();
-        let file = b.disk.unnamed(&b.folder, 0o600).unwrap();
+        let file = b.disk.unnamed(&b.folder, ".", 0o600).unwrap();
         b.disk.write(&file, b"kept").unwrap();
         b.disk.link(&file, &b.folder, "named").unwrap();
         b.disk.sync_file_system(file.as_fd()).unwrap();
