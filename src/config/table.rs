@@ -206,7 +206,7 @@ section! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Routing, "routing." {
         virtual_aliases: Vec<Source> = Tables, [], "Tables that lead an address, in whatever domain, to others.";
-        domains: Vec<Source> = Tables, [], "Tables with more entries of [domains].";
+        domains: Vec<Source> = Tables, [], "Tables with more domains, and what becomes of their mail.";
         canonical: Vec<Source> = Tables, [], "Tables that rewrite the sender and the recipients of an envelope.";
         sender_canonical: Vec<Source> = Tables, [], "The same for the sender only, asked before canonical.";
         recipient_canonical: Vec<Source> = Tables, [], "The same for recipients only, asked before canonical.";

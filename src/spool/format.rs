@@ -9,7 +9,7 @@
 //! posta-1 ID______________ OFFSET__________ CRC_____
 //! ```
 //!
-//! The envelope is text, one field a line ([`super::line`] keeps it so); the trailer has a
+//! The envelope is text, one field a line (`line.rs` keeps it so); the trailer has a
 //! fixed length: version, id (so that nothing can pass for another message), where the envelope
 //! begins, and the CRC-32C of every byte before the CRC itself.
 

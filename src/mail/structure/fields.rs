@@ -31,7 +31,7 @@ pub struct ContentType {
 }
 
 impl ContentType {
-    /// `field` is the whole field, at most [`MAX_FIELD`] octets.
+    /// `field` is the whole field, at most `MAX_FIELD` octets.
     pub fn read(field: Option<&[u8]>, is_in_digest: bool) -> ContentType {
         let value = field.map(unfolded).unwrap_or_default();
         let parsed = mailparse::parse_content_type(&value);

@@ -1,7 +1,7 @@
 //! What the administrator says of clients, names, senders and recipients, in tables of his own
 //! (posta-access(5)).
 //!
-//! A [`pattern`] is what a row begins with; a [`table`] finds the first row that fits; a [`file`] is a
+//! A [`pattern`] is what a row begins with; a [`table`] finds the first row that fits; a [`mod@file`] is a
 //! table that is read again when it changes. [`networks`] are the lists that stand in posta.toml
 //! itself.
 

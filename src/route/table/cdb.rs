@@ -1,4 +1,4 @@
-//! Reading constant databases, for tables of millions of rows (https://cr.yp.to/cdb/cdb.txt).
+//! Reading constant databases, for tables of millions of rows (<https://cr.yp.to/cdb/cdb.txt>).
 //!
 //! ```text
 //! 256 times  position, slots      the hash tables: two u32, the table of a key's hash & 255
