@@ -46,7 +46,8 @@ headers:
 
 # What the tests drive posta with.
 packages:
-	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace
+	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl \
+		/usr/share/doc/libnet-ssleay-perl=libnet-ssleay-perl
 
 bench: all
 	contrib/bench/bench
