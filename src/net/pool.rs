@@ -50,6 +50,9 @@ pub trait Crowd {
     /// Whether three quarters of all workers that there may be are busy: who is slow then takes
     /// something from others, and shorter deadlines are in order.
     fn is_busy(&self) -> bool;
+
+    /// How many workers are at work, the asking one among them.
+    fn at_work(&self) -> usize;
 }
 
 /// The pool. When it is dropped, the workers finish the jobs that wait and go.
@@ -173,9 +176,11 @@ impl<W: Work> Crowd for Crew<W> {
     }
 
     fn is_busy(&self) -> bool {
-        let all = self.all.load(Ordering::Relaxed);
-        let busy = all.saturating_sub(self.idle.load(Ordering::Relaxed));
-        busy * 4 >= self.size.most * 3
+        self.at_work() * 4 >= self.size.most * 3
+    }
+
+    fn at_work(&self) -> usize {
+        self.all.load(Ordering::Relaxed).saturating_sub(self.idle.load(Ordering::Relaxed))
     }
 }
 

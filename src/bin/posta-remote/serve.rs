@@ -359,6 +359,9 @@ mod tests {
         fn is_busy(&self) -> bool {
             false
         }
+        fn at_work(&self) -> usize {
+            1
+        }
     }
 
     #[test]

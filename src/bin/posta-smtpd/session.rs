@@ -42,6 +42,9 @@ const BUFFER: usize = 64 * 1024;
 const GATHERED: usize = 16 * 1024;
 /// A client that says nothing for so long is parked.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The same, while more than [`FEW`] workers are at work: a thread's stack is dearer than parking.
+const BRISK: Duration = Duration::from_millis(100);
+const FEW: usize = 64;
 /// The same, while others wait for a worker.
 const HASTE: Duration = Duration::from_millis(20);
 /// No phase of a client's has more time while most workers are busy.
@@ -161,6 +164,15 @@ enum Turn {
     Rests(Instant),
     /// The last word is said.
     Over(Reply),
+}
+
+/// How long a silent client has a worker to himself.
+fn stay(crowd: &dyn Crowd) -> Duration {
+    match crowd.at_work() {
+        _ if crowd.is_waiting() => HASTE,
+        at_work if at_work > FEW => BRISK,
+        _ => PATIENCE,
+    }
 }
 
 impl AsFd for Session {
@@ -328,7 +340,10 @@ impl Session {
 
     /// Reads once. `false`: nothing came for a while, or before the deadline.
     fn read_more(&mut self, crowd: Option<&dyn Crowd>) -> Result<bool, Loss> {
-        if crowd.is_some_and(|crowd| crowd.is_waiting()) && !self.stream.readable_within(HASTE)? {
+        let short = crowd.map(stay).filter(|stay| *stay < PATIENCE);
+        if let Some(short) = short
+            && !self.stream.readable_within(short)?
+        {
             return Ok(false);
         }
         let until = crowd.map_or(self.deadline, |_| self.deadline.min(Instant::now() + PATIENCE));
@@ -349,7 +364,7 @@ impl Session {
     pub(crate) fn has_word(&self, crowd: Option<&dyn Crowd>) -> io::Result<bool> {
         match crowd {
             None => Ok(true),
-            Some(crowd) => self.stream.readable_within(if crowd.is_waiting() { HASTE } else { PATIENCE }),
+            Some(crowd) => self.stream.readable_within(stay(crowd)),
         }
     }
 
