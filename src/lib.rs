@@ -15,8 +15,9 @@
 //! | 1 ground | `mail` `unix` | the words of the field (pure), and the only `unsafe` |
 //!
 //! Foreign crates have one door each (`tests/doors.rs`): mio in `net/acceptor`, crossbeam in
-//! `net/pool`, hickory and tokio in `dns/resolver`, env_logger in
-//! `logbook/sink`, getopts in `config/options` and the `main.rs` of the commands, libc and nix in `unix/`.
+//! `net/pool`, openssl in `net/tls*` and `sasl/`, hickory and tokio in `dns/resolver`, mailparse in
+//! `mail/structure`, regex and rusqlite in `route/`, env_logger in `logbook/sink`, getopts in
+//! `config/options` and the `main.rs` of the commands, landlock, libc and nix in `unix/`.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
