@@ -138,6 +138,7 @@ fn set_up(line: &str, house: &mut House, said: &mut Sayings) -> Option<()> {
         ["listener", "starttls"] => house.service.starttls = true,
         ["listener", "implicit"] => house.service.secure = true,
         ["listener", "lmtp"] => house.service.lmtp = true,
+        ["listener", "submission"] => house.service.submission = true,
         ["listener", "trusted"] => mechanisms(house).plain = vec!["PLAIN".to_string(), "LOGIN".to_string()],
         ["client", "xclient"] => house.service.xclient = true,
         ["client", "xforward"] => house.service.xforward = true,

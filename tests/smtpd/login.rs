@@ -125,6 +125,32 @@ fn a_trusted_way_needs_no_tls() {
     client.say("RCPT TO:<bob@elsewhere.test>", "554 5.7.1 ");
 }
 
+/// RFC 6409 8.1, for the envelope and for the header.
+#[test]
+fn names_without_a_domain_get_the_login_s() {
+    let daemon = start("");
+    let mut client = implicit(&daemon, 1);
+    client.greet();
+    client.say("MAIL FROM:<alice>", "530 5.7.0 ");
+    client.say(&format!("AUTH PLAIN {PLAIN}"), "235");
+    client.say("MAIL FROM:<bob>", "553 5.7.1 <bob@example.org>: this sender is not one of ");
+    client.say("MAIL FROM:<alice>", "250");
+    client.say("RCPT TO:<bob>", "250");
+    client.say("DATA", "354");
+    client.send("From: alice\r\nTo: bob, carol@elsewhere.test\r\n\r\ntext\r\n.\r\n");
+    client.expect("250");
+    let (entry, content) = daemon.ground.only_message();
+    assert_eq!(entry.envelope.sender.to_string(), LOGIN);
+    assert_eq!(entry.envelope.recipients[0].address.to_string(), "bob@example.org");
+    let content = String::from_utf8(content).unwrap();
+    assert!(content.contains("From: alice@example.org\r\n"), "{content}");
+    assert!(content.contains("To: bob@example.org, carol@elsewhere.test\r\n"), "{content}");
+    let mut stranger = daemon.connect_to(2, "127.0.0.1").unwrap();
+    stranger.expect("220");
+    stranger.greet();
+    stranger.say("MAIL FROM:<alice>", "501 5.1.7 ");
+}
+
 #[test]
 fn wrong_passwords_cost_time_and_no_thread() {
     let mut daemon = start("");

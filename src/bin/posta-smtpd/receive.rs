@@ -252,7 +252,7 @@ impl Intake {
 fn facts(session: &Session, id: Id) -> Facts {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let hostname = session.terms.smtp.hostname.clone();
-    let domain = session.terms.router.qualify("postmaster").map(|mailbox| mailbox.domain().to_string());
+    let domain = session.server.domain_of_users().map(str::to_string);
     let sender = session.server.transaction().map(|transaction| transaction.sender.clone());
     Facts {
         date: date(now.as_secs()),

@@ -199,6 +199,22 @@ mod tests {
     }
 
     #[test]
+    fn a_login_that_is_told_completes_addresses_if_it_can() {
+        for (login, domain) in [
+            ("LOGIN=alice@users.example", Some("users.example")),
+            ("LOGIN=alice", Some("mx.example.org")),
+            ("LOGIN=alice@a..b", Some("mx.example.org")),
+            ("LOGIN=[UNAVAILABLE]", None),
+        ] {
+            let mut server = on_service(9, Service { xclient: true, ..service() });
+            assert_eq!(say(&mut server, &format!("XCLIENT HELO=h PROTO=ESMTP {login}")), 220);
+            assert_eq!(server.domain_of_users(), domain, "{login}");
+            let answer = if domain.is_some() { 250 } else { 501 };
+            assert_eq!(say(&mut server, "MAIL FROM:<alice>"), answer, "{login}");
+        }
+    }
+
+    #[test]
     fn what_was_forwarded_is_for_one_message() {
         let mut server = on_service(9, Service { xforward: true, ..service() });
         assert_eq!(say(&mut server, "EHLO proxy"), 250);
