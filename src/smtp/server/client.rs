@@ -5,6 +5,7 @@ use crate::smtp::command::Salute;
 use crate::smtp::extension::{self, Offer};
 use crate::smtp::introduction::{self, Introduction};
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use super::{Action, Open, Proof, Server, Verdict};
 
@@ -138,7 +139,7 @@ impl<P: Proof> Server<P> {
 
 /// What somebody is told who is not on the list.
 fn not_trusted(verb: &str) -> Reply {
-    Reply::coded(550, 7, 0, format!("{verb} is not for this client"))
+    rule::NOT_TRUSTED.reply(format!("{verb} is not for this client"))
 }
 
 #[cfg(test)]
