@@ -95,7 +95,24 @@ fn play(text: &str, step: usize) -> Result<(), String> {
         ended |= line == "closed";
         stage.line(line).map_err(|what| format!("{n}: {what}"))?;
     }
+    refusals_have_rules(&stage.speaker.said, text).map_err(|what| format!("{last}: {what}"))?;
     stage.end(ended).map_err(|what| format!("{last}: {what}"))
+}
+
+/// Every refusal names its rule, but for those of the protocol (500 to 504, 555 for a parameter) and
+/// those that the dialogue's own judges say.
+fn refusals_have_rules(said: &[u8], dialogue: &str) -> Result<(), String> {
+    let said = String::from_utf8_lossy(said);
+    let setup = dialogue.split("\nS:").next().unwrap_or_default();
+    let own = |line: &str| line.get(4..).is_some_and(|text| setup.contains(text));
+    for line in said.lines().filter(|line| line.as_bytes().get(3) == Some(&b' ')) {
+        let code = line[..3].parse().unwrap_or(0);
+        let is_refusal = code >= 400 && !matches!(code, 500..=504 | 555);
+        if is_refusal && !line.ends_with(']') && !own(line) {
+            return Err(format!("a refusal without a rule: {line}"));
+        }
+    }
+    Ok(())
 }
 
 /// What is said to which address.
@@ -138,6 +155,7 @@ fn set_up(line: &str, house: &mut House, said: &mut Sayings) -> Option<()> {
         ["listener", "starttls"] => house.service.starttls = true,
         ["listener", "implicit"] => house.service.secure = true,
         ["listener", "lmtp"] => house.service.lmtp = true,
+        ["listener", "submission"] => house.service.submission = true,
         ["listener", "trusted"] => mechanisms(house).plain = vec!["PLAIN".to_string(), "LOGIN".to_string()],
         ["client", "xclient"] => house.service.xclient = true,
         ["client", "xforward"] => house.service.xforward = true,

@@ -10,7 +10,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVersion};
+use posta::sasl::client::{Exchange, Login};
+use posta::sasl::mechanism::Binding;
 
 use certificates::{certificate, ec_key};
 use station::sink::Sink;
@@ -47,10 +51,15 @@ struct User(BufReader<SslStream<TcpStream>>);
 
 impl User {
     fn new(house: &House) -> User {
+        User::by(house, SslVersion::TLS1_3)
+    }
+
+    fn by(house: &House, version: SslVersion) -> User {
         let socket = TcpStream::connect(SocketAddr::new(house.address, 2465)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let context = SslContext::builder(SslMethod::tls_client()).unwrap().build();
-        let mut stream = SslStream::new(Ssl::new(&context).unwrap(), socket).unwrap();
+        let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
+        context.set_max_proto_version(Some(version)).unwrap();
+        let mut stream = SslStream::new(Ssl::new(&context.build()).unwrap(), socket).unwrap();
         stream.connect().unwrap();
         let mut user = User(BufReader::new(stream));
         user.expect("220");
@@ -66,6 +75,36 @@ impl User {
                 return line;
             }
         }
+    }
+
+    /// RFC 9266 2: what names this connection.
+    fn exporter(&self) -> Vec<u8> {
+        let mut exported = vec![0; 32];
+        let ssl = self.0.get_ref().ssl();
+        ssl.export_keying_material(&mut exported, "EXPORTER-Channel-Binding", Some(&[])).unwrap();
+        exported
+    }
+
+    /// Logs in by SCRAM-SHA-256-PLUS, bound to `channel`; what is said in the end.
+    fn scram_plus(&mut self, password: &str, binding: Binding, channel: Vec<u8>) -> String {
+        let login = Login { name: "carol@users.example".into(), password: password.into() };
+        let offered = ["SCRAM-SHA-256-PLUS".to_string()];
+        let (mut exchange, first) =
+            Exchange::begin(&login, &offered, &[(binding, channel)], "fyko+d2lbbFgONRv9qkxdawL").unwrap();
+        let first = STANDARD.encode(first.unwrap());
+        let mut said = self.tell(&format!("AUTH SCRAM-SHA-256-PLUS {first}"));
+        while let Some(challenge) = said.strip_prefix("334 ") {
+            let answer = exchange.answer(&STANDARD.decode(challenge.trim_end()).unwrap()).unwrap();
+            said = self.tell(&STANDARD.encode(answer));
+        }
+        assert_eq!(exchange.is_over().is_ok(), said.starts_with("235"), "{said}");
+        said
+    }
+
+    /// Says a line; the last line of the answer.
+    fn tell(&mut self, line: &str) -> String {
+        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        self.expect("")
     }
 
     fn say(&mut self, line: &str, start: &str) -> String {
@@ -105,4 +144,29 @@ fn a_users_mail_goes_out_under_his_own_name() {
     house.wait_for_log(&["sasl_method=PLAIN", "sasl_username=carol@users.example"]);
     house.wait_for_log(&["SASL PLAIN authentication failed"]);
     house.wait_for_empty_queue();
+}
+
+/// The real posta-auth, over the real posta-smtpd: a login that was carried on by somebody between
+/// the two has another channel, and fails.
+#[test]
+fn a_login_is_bound_to_its_own_connection() {
+    let house = house();
+    let mechanisms = house.path("run/mechanisms");
+    wait_for("posta-auth to tell what it can do", || fs::read_to_string(&mechanisms).ok());
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let mut carol = User::by(&house, version);
+        carol.say("EHLO laptop.example", "250");
+        let channel = carol.exporter();
+        let said = carol.scram_plus("secret", Binding::Exporter, channel);
+        assert!(said.starts_with("235 2.7.0 "), "{said}");
+        carol.say("MAIL FROM:<carol@users.example>", "250");
+        carol.say("RCPT TO:<bob@elsewhere.example>", "250");
+    }
+    house.wait_for_log(&["mechanism=SCRAM-SHA-256-PLUS", "status=accepted"]);
+    let elsewhere = User::new(&house).exporter();
+    let mut carol = User::new(&house);
+    carol.say("EHLO laptop.example", "250");
+    let said = carol.scram_plus("secret", Binding::Exporter, elsewhere);
+    assert!(said.starts_with("535 5.7.8 "), "{said}");
+    carol.say("MAIL FROM:<carol@users.example>", "530 5.7.0 ");
 }

@@ -179,8 +179,14 @@ const VERBS: [(&str, Verb); 23] = [
     ("BURL", Verb::NotOffered),
 ];
 
-/// Reads a line, without its CR LF.
+/// Reads a line, without its CR LF. An address has to have a domain.
 pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
+    parse_completing(line, None)
+}
+
+/// Reads a line, without its CR LF. An address that is a local part alone gets this `domain` (RFC 6409
+/// 8.1), if there is one.
+pub fn parse_completing<'a>(line: &'a [u8], domain: Option<&str>) -> Result<Command<'a>, CommandError> {
     if is_foreign(line) {
         return Ok(Command::Foreign);
     }
@@ -202,8 +208,8 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
     };
     match verb {
         Verb::Hello(salute) => hello(argument, salute),
-        Verb::Mail => mail(argument),
-        Verb::Rcpt => rcpt(argument),
+        Verb::Mail => mail(argument, domain),
+        Verb::Rcpt => rcpt(argument, domain),
         Verb::Data => bare(Command::Data),
         Verb::Rset => bare(Command::Rset),
         Verb::Quit => bare(Command::Quit),
@@ -260,25 +266,25 @@ fn hello(argument: Option<&str>, salute: Salute) -> Result<Command<'_>, CommandE
     Ok(Command::Hello { name, salute })
 }
 
-fn mail(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
+fn mail<'a>(argument: Option<&'a str>, domain: Option<&str>) -> Result<Command<'a>, CommandError> {
     let wanted = CommandError::Argument("MAIL FROM:<user@example.org>");
     let text = argument.and_then(|a| after_keyword(a, "FROM:")).ok_or(wanted)?;
     let (path, params) = bracketed(text).map_err(CommandError::Sender)?;
     let sender = match path {
         "" => ReversePath::Null,
-        path => ReversePath::Mailbox(mailbox(path).map_err(CommandError::Sender)?),
+        path => ReversePath::Mailbox(mailbox(path, domain).map_err(CommandError::Sender)?),
     };
     Ok(Command::Mail { sender, params })
 }
 
-fn rcpt(argument: Option<&str>) -> Result<Command<'_>, CommandError> {
+fn rcpt<'a>(argument: Option<&'a str>, domain: Option<&str>) -> Result<Command<'a>, CommandError> {
     let wanted = CommandError::Argument("RCPT TO:<user@example.org>");
     let text = argument.and_then(|a| after_keyword(a, "TO:")).ok_or(wanted)?;
     let (path, params) = bracketed(text).map_err(CommandError::Recipient)?;
     let recipient = if path.eq_ignore_ascii_case("postmaster") {
         None
     } else {
-        Some(mailbox(path).map_err(CommandError::Recipient)?)
+        Some(mailbox(path, domain).map_err(CommandError::Recipient)?)
     };
     Ok(Command::Rcpt { recipient, params })
 }
@@ -352,8 +358,8 @@ fn bracketed(text: &str) -> Result<(&str, &str), AddressError> {
 }
 
 /// A mailbox, without the source route that may stand before it. RFC 5321 4.1.1.3, appendix C: a
-/// route is accepted, and ignored.
-fn mailbox(path: &str) -> Result<Mailbox, AddressError> {
+/// route is accepted, and ignored. `domain` is for a local part that has none.
+fn mailbox(path: &str, domain: Option<&str>) -> Result<Mailbox, AddressError> {
     let mut rest = path;
     while let Some(hop) = rest.strip_prefix('@') {
         // The colons of an address literal (`[IPv6:…]`) end no hop.
@@ -369,7 +375,10 @@ fn mailbox(path: &str) -> Result<Mailbox, AddressError> {
         }
     }
     // Octets above 127 are let through here: whether SMTPUTF8 was asked for is in the parameters.
-    Mailbox::parse(rest, true)
+    match (Mailbox::parse(rest, true), domain) {
+        (Err(AddressError::NoDomain), Some(domain)) => Mailbox::parse(&format!("{rest}@{domain}"), true),
+        (read, _) => read,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! The page is compared with this table by `tests/rules.rs`. An id that is no longer used stays
 //! unused.
 //!
-//! Errors of syntax and of order (500, 501, 503) have no rule: the protocol itself is theirs.
+//! Errors of syntax and of order (500 to 504, 555) have no rule: the protocol itself is theirs.
 
 use crate::mail::status::Status;
 
@@ -137,6 +137,10 @@ rules! {
         "The name in EHLO or HELO is neither a domain name with a dot nor an address in brackets."
         "Let the sending system name itself by its own full host name (RFC 5321 4.1.1.1)."
         "Set smtpd.refuse_bad_names to false.";
+    NOT_TRUSTED = "P0207" 550 (7, 0) "not for this client"
+        "XCLIENT and XFORWARD are for hosts that are trusted to speak for others."
+        "Send mail without them."
+        "See smtpd.xclient_from and smtpd.xforward_from.";
     CONNECTIONS = "P0210" 421 (7, 0) "too many connections"
         "This client connects too often."
         "Send more messages in each connection; the sending system tries again by itself."
@@ -217,6 +221,10 @@ rules! {
         "Nobody is set up who reads mail for postmaster."
         "Nothing: the sending system tries again by itself."
         "Set postmaster and hostname.";
+    NO_RECIPIENTS = "P0410" 554 (5, 1) "nobody to send to"
+        "All recipients of the message were refused."
+        "See the refusals before this one: each says why."
+        "Nothing.";
 
     // P05: the message.
     TOO_BIG = "P0501" 552 (3, 4) "message too big"
@@ -239,6 +247,10 @@ rules! {
         "The message could not be stored safely."
         "Nothing: the sending system tries again by itself."
         "See the log for what the disk said.";
+    NO_UTF8 = "P0506" 553 (6, 7) "octets above 127"
+        "An address has octets above 127, and the message was not announced as SMTPUTF8 (RFC 6531 3.5)."
+        "Use a mail program that knows SMTPUTF8, or an address in ASCII."
+        "Nothing.";
 
     // P06: passwords and encryption.
     AUTH_WANTED = "P0601" 530 (7, 0) "login wanted"
@@ -259,6 +271,14 @@ rules! {
         "See auth.lock_out_after and auth.lock_out.";
     TLS_WANTED = "P0605" 530 (7, 0) "encryption wanted"
         "This is taken only over an encrypted connection."
+        "Turn STARTTLS or TLS on in the mail program."
+        "See tls in [[listen]].";
+    AUTH_IN_CLEAR = "P0606" 538 (7, 11) "login without encryption"
+        "A password would be sent for all on the way to read (RFC 4954 6)."
+        "Turn STARTTLS or TLS on in the mail program. If it had sent the password, change it."
+        "See tls and trusted in [[listen]].";
+    REQUIRETLS = "P0607" 530 (7, 10) "REQUIRETLS without encryption"
+        "What has come in the clear cannot be asked to be kept secret any more (RFC 8689 4.1)."
         "Turn STARTTLS or TLS on in the mail program."
         "See tls in [[listen]].";
 }

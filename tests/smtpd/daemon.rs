@@ -235,6 +235,11 @@ impl<S: Read + Write> Client<S> {
         Client { stream: BufReader::new(stream) }
     }
 
+    /// What it talks over.
+    pub fn stream(&self) -> &S {
+        self.stream.get_ref()
+    }
+
     pub fn send(&mut self, octets: impl AsRef<[u8]>) {
         self.try_send(octets).unwrap();
     }

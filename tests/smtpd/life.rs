@@ -86,6 +86,26 @@ fn idle_sessions_cost_no_threads_and_go_on_later() {
     assert_eq!(daemon.ground.messages().len(), 61);
 }
 
+/// Each of them may take three minutes for its next piece, but not while it takes the threads from
+/// others: not even the first one, which had begun before there was a crowd.
+#[test]
+fn who_holds_threads_has_less_time_in_a_crowd() {
+    let mut daemon = Ground::new(&format!("{SETTINGS}max_sessions = 4\n")).start();
+    let mut slow: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = daemon.client();
+            client.begin("x@example.org");
+            client.send("a piece, and no more");
+            client
+        })
+        .collect();
+    for client in &mut slow {
+        client.expect("421 4.4.2 ");
+        client.expect_end();
+    }
+    daemon.wait_for_log("timeout after DATA from unknown[127.0.0.1]");
+}
+
 #[test]
 fn closing_finishes_what_is_begun() {
     let mut daemon = Ground::new(SETTINGS).start();

@@ -1,11 +1,15 @@
 //! posta-smtpd alone: logins, and mail that users hand in.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use openssl::ssl::{Ssl, SslStream};
 use posta::mail::envelope::Origin;
+use posta::net::stream::Stream;
 
-use super::daemon::{Daemon, Ground, wait_until};
-use super::secure::{implicit, secure_ground, starttls};
+use super::daemon::{Client, Daemon, Ground, command_on, wait_until};
+use super::secure::{context, implicit, secure_ground, starttls};
 use super::stand_in::{LOGIN, PENALTY, PLAIN, WRONG, stand_in};
 
 /// Submission with STARTTLS, with TLS, and on a trusted way.
@@ -125,6 +129,32 @@ fn a_trusted_way_needs_no_tls() {
     client.say("RCPT TO:<bob@elsewhere.test>", "554 5.7.1 ");
 }
 
+/// RFC 6409 8.1, for the envelope and for the header.
+#[test]
+fn names_without_a_domain_get_the_login_s() {
+    let daemon = start("");
+    let mut client = implicit(&daemon, 1);
+    client.greet();
+    client.say("MAIL FROM:<alice>", "530 5.7.0 ");
+    client.say(&format!("AUTH PLAIN {PLAIN}"), "235");
+    client.say("MAIL FROM:<bob>", "553 5.7.1 <bob@example.org>: this sender is not one of ");
+    client.say("MAIL FROM:<alice>", "250");
+    client.say("RCPT TO:<bob>", "250");
+    client.say("DATA", "354");
+    client.send("From: alice\r\nTo: bob, carol@elsewhere.test\r\n\r\ntext\r\n.\r\n");
+    client.expect("250");
+    let (entry, content) = daemon.ground.only_message();
+    assert_eq!(entry.envelope.sender.to_string(), LOGIN);
+    assert_eq!(entry.envelope.recipients[0].address.to_string(), "bob@example.org");
+    let content = String::from_utf8(content).unwrap();
+    assert!(content.contains("From: alice@example.org\r\n"), "{content}");
+    assert!(content.contains("To: bob@example.org, carol@elsewhere.test\r\n"), "{content}");
+    let mut stranger = daemon.connect_to(2, "127.0.0.1").unwrap();
+    stranger.expect("220");
+    stranger.greet();
+    stranger.say("MAIL FROM:<alice>", "501 5.1.7 ");
+}
+
 #[test]
 fn wrong_passwords_cost_time_and_no_thread() {
     let mut daemon = start("");
@@ -168,4 +198,41 @@ fn port_25_completes_nothing() {
     client.send("Subject: a\r\n\r\ntext\r\n.\r\n");
     client.expect("250");
     assert_eq!(daemon.ground.only_message().1, b"Subject: a\r\n\r\ntext\r\n");
+}
+
+/// The same words under inetd, where an answer that is kept back keeps only its own process.
+#[test]
+fn inetd_mode_takes_logins() {
+    let ground = with_logins(SUBMISSION);
+    let (ours, its) = UnixStream::pair().unwrap();
+    let mut child = command_on(OwnedFd::from(its), &ground.path("posta.toml")).spawn().unwrap();
+    let mut client = Client::new(Stream::unix(ours.try_clone().unwrap()).unwrap());
+    client.expect("220");
+    assert!(client.greet().iter().all(|offer| !offer.starts_with("AUTH")));
+    client.say(&format!("AUTH PLAIN {PLAIN}"), "538 5.7.11 ");
+    client.say("STARTTLS", "220");
+    let mut stream = SslStream::new(Ssl::new(&context().build()).unwrap(), ours).unwrap();
+    stream.connect().unwrap();
+    let mut client = Client::over(stream);
+    assert!(client.greet().contains(&"AUTH PLAIN LOGIN".to_string()));
+    let begun = Instant::now();
+    client.say(&format!("AUTH PLAIN {WRONG}"), "535 5.7.8 ");
+    assert!(begun.elapsed() >= PENALTY);
+    client.say("MAIL FROM:<a@b.test>", "250");
+    client.say("RCPT TO:<bob@elsewhere.test>", "554 5.7.1 ");
+    client.say("RSET", "250");
+    client.say("AUTH LOGIN", "334 VXNlcm5hbWU6");
+    client.say("YWxpY2VAZXhhbXBsZS5vcmc=", "334 UGFzc3dvcmQ6");
+    client.say("cGFzcyB3b3Jk", "235 2.7.0 ");
+    client.say("MAIL FROM:<alice>", "250");
+    client.say("RCPT TO:<bob@elsewhere.test>", "250");
+    client.say("DATA", "354");
+    client.send("text\r\n.\r\nQUIT\r\n");
+    client.expect("250");
+    client.expect("221");
+    assert!(child.wait().unwrap().success());
+    let (entry, content) = ground.only_message();
+    assert_eq!(content, b"text\r\n");
+    assert!(matches!(entry.envelope.origin, Origin::Client { login: Some(login), .. } if login == LOGIN));
+    assert!(String::from_utf8(entry.envelope.trace).unwrap().contains(" with ESMTPSA id "));
 }

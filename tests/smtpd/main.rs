@@ -3,6 +3,7 @@
 #[path = "../certificates/mod.rs"]
 #[allow(dead_code)] // the rooms of TLS need the rest
 mod certificates;
+mod certified;
 mod daemon;
 mod life;
 mod login;

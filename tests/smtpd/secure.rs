@@ -43,20 +43,26 @@ pub fn secure_ground(settings: &str) -> Ground {
 }
 
 /// A client's side of TLS, which trusts everybody.
-fn context() -> SslContextBuilder {
+pub fn context() -> SslContextBuilder {
     SslContextBuilder::new(SslMethod::tls_client()).unwrap()
 }
 
-fn handshake(builder: SslContextBuilder, socket: TcpStream) -> Result<SslStream<TcpStream>, String> {
+/// A client's handshake.
+pub fn handshake(builder: SslContextBuilder, socket: TcpStream) -> Result<SslStream<TcpStream>, String> {
     let mut stream = SslStream::new(Ssl::new(&builder.build()).unwrap(), socket).unwrap();
     stream.connect().map_err(|error| error.to_string())?;
     Ok(stream)
 }
 
 /// Turns a client that has been greeted to TLS.
-pub fn starttls(mut client: Client) -> Client<SslStream<TcpStream>> {
+pub fn starttls(client: Client) -> Client<SslStream<TcpStream>> {
+    starttls_by(context(), client)
+}
+
+/// The same, with this side of TLS.
+pub fn starttls_by(builder: SslContextBuilder, mut client: Client) -> Client<SslStream<TcpStream>> {
     client.say("STARTTLS", "220 2.0.0 ");
-    Client::over(handshake(context(), client.into_socket()).unwrap())
+    Client::over(handshake(builder, client.into_socket()).unwrap())
 }
 
 /// A client of a listener of TLS, which has been greeted.

@@ -106,8 +106,9 @@ impl Session {
     /// Finds out what the client is called. While most workers are busy nobody waits for the DNS.
     fn look_name_up(&mut self, house: &House) {
         let Some(address) = self.guest.client.address else { return };
+        let in_a_hurry = self.is_hurried();
         let client = &mut self.guest.client;
-        match house.directory.name_of(address, self.hurried) {
+        match house.directory.name_of(address, in_a_hurry) {
             Ok(name) => client.name = name,
             Err(why) => {
                 log::debug!("{address}: no name now: {why}");

@@ -22,6 +22,8 @@ use crate::owner::Owners;
 pub struct House {
     terms: RwLock<Arc<Terms>>,
     closing: AtomicBool,
+    /// Most workers are busy, as the last of them saw that turned to a client.
+    pub hurry: Arc<AtomicBool>,
     /// Where new mail goes.
     pub spool: Arc<Spool>,
     /// Makes it durable.
@@ -106,6 +108,7 @@ impl House {
         House {
             terms: RwLock::new(Arc::new(terms)),
             closing: AtomicBool::new(false),
+            hurry: Arc::default(),
             committer: Committer::new(Arc::clone(&spool)),
             spool,
             certificates,

@@ -50,6 +50,7 @@ fn mechanisms(all: &[Mechanism], trusted: bool) -> Mechanisms {
 pub fn service(house: &House, terms: &Terms, entrance: Entrance, client: &Client) -> Service {
     Service {
         lmtp: entrance.lmtp,
+        submission: entrance.submission,
         starttls: entrance.starttls && house.certificates.current().is_some(),
         secure: entrance.implicit,
         mechanisms: house.offers.mechanisms(entrance.trusted),

@@ -4,7 +4,7 @@
 //! the message. Whatever is wrong with a message, it is read to its end, so that client and server
 //! stay in step (RFC 5321 4.2.5, RFC 3030 2).
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use posta::mail::address::ReversePath;
@@ -23,6 +23,9 @@ use crate::trace::{date, envelope};
 
 /// At least so much room there is for a read.
 const BLOCK: usize = 32 * 1024;
+
+/// Between two looks at how busy the house is, while a client's data is waited for.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A message on its way into the spool.
 #[derive(Debug)]
@@ -48,9 +51,9 @@ impl Pace {
         Pace { begun: Instant::now(), received: 0 }
     }
 
-    /// When the next octets have to be there: within the time of a piece; within that of the whole; and
-    /// so that no client makes a little last for ever.
-    fn deadline(&self, session: &Session) -> Instant {
+    /// When the octets that are waited for since `asked` have to be there: within the time of a piece;
+    /// within that of the whole; and so that no client makes a little last for ever.
+    fn deadline(&self, asked: Instant, session: &Session) -> Instant {
         let terms = &session.terms;
         let piece = session.patience(terms.data_timeout);
         let whole = self.begun + terms.message_timeout;
@@ -58,7 +61,7 @@ impl Pace {
             0 => whole,
             rate => self.begun + piece + Duration::from_secs(self.received / rate),
         };
-        (Instant::now() + piece).min(whole).min(steady)
+        (asked + piece).min(whole).min(steady)
     }
 }
 
@@ -163,10 +166,18 @@ fn read_exactly(
     }
 }
 
-/// Reads once, at the pace that there has to be.
+/// Reads once, at the pace that there has to be. A worker is held for so long: whether others want one
+/// is looked at again and again.
 fn read_more(session: &mut Session, pace: &mut Pace) -> Result<(), Loss> {
-    session.stream.set_deadline(Some(pace.deadline(session)));
-    let count = session.stream.read(session.lines.space(BLOCK))?;
+    let asked = Instant::now();
+    let count = loop {
+        let deadline = pace.deadline(asked, session);
+        session.stream.set_deadline(Some(deadline.min(Instant::now() + LOOK)));
+        match session.stream.read(session.lines.space(BLOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && Instant::now() < deadline => {}
+            read => break read?,
+        }
+    };
     if count == 0 {
         return Err(Loss::Gone);
     }
@@ -252,7 +263,7 @@ impl Intake {
 fn facts(session: &Session, id: Id) -> Facts {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let hostname = session.terms.smtp.hostname.clone();
-    let domain = session.terms.router.qualify("postmaster").map(|mailbox| mailbox.domain().to_string());
+    let domain = session.server.domain_of_users().map(str::to_string);
     let sender = session.server.transaction().map(|transaction| transaction.sender.clone());
     Facts {
         date: date(now.as_secs()),

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use posta::mail::id::Id;
@@ -78,8 +79,8 @@ pub struct Session {
     pub(crate) penalty: Option<Duration>,
     /// An answer that is kept back.
     pub(crate) owed: Vec<u8>,
-    /// Most workers are busy.
-    pub(crate) hurried: bool,
+    /// Most workers are busy: the house's, which may change within a turn.
+    hurry: Arc<AtomicBool>,
     /// Given back with the session.
     pub seat: Option<Seat>,
 }
@@ -208,7 +209,7 @@ impl Session {
             exchange: None,
             penalty: None,
             owed: Vec::new(),
-            hurried: false,
+            hurry: Arc::default(),
             seat,
         }
     }
@@ -248,7 +249,8 @@ impl Session {
         out: &mut Vec<u8>,
         crowd: Option<&dyn Crowd>,
     ) -> Result<Turn, Loss> {
-        self.hurried = crowd.is_some_and(|crowd| crowd.is_busy());
+        house.hurry.store(crowd.is_some_and(|crowd| crowd.is_busy()), Ordering::Relaxed);
+        self.hurry = Arc::clone(&house.hurry);
         out.append(&mut self.owed);
         let mut next = match (self.stage, cause) {
             // Who was to wait does not get round it by closing his side behind all that he has sent.
@@ -315,9 +317,14 @@ impl Session {
         Some((Some(verb), self.server.on(event)))
     }
 
+    /// Whether most workers are busy.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurry.load(Ordering::Relaxed)
+    }
+
     /// The time that a phase may take.
     pub(crate) fn patience(&self, whole: Duration) -> Duration {
-        if self.hurried { whole.min(HURRY) } else { whole }
+        if self.is_hurried() { whole.min(HURRY) } else { whole }
     }
 
     /// The client has the whole time for its next command line.

@@ -5,6 +5,7 @@ use crate::smtp::command::Salute;
 use crate::smtp::extension::{self, Offer};
 use crate::smtp::introduction::{self, Introduction};
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use super::{Action, Open, Proof, Server, Verdict};
 
@@ -138,7 +139,7 @@ impl<P: Proof> Server<P> {
 
 /// What somebody is told who is not on the list.
 fn not_trusted(verb: &str) -> Reply {
-    Reply::coded(550, 7, 0, format!("{verb} is not for this client"))
+    rule::NOT_TRUSTED.reply(format!("{verb} is not for this client"))
 }
 
 #[cfg(test)]
@@ -196,6 +197,22 @@ mod tests {
         let no = Reply::coded(421, 7, 0, "no more");
         assert_eq!(server.on(Event::Judged(Verdict::HangUp(no.clone()))), Action::HangUp(no));
         assert_eq!(say(&mut session(9), "XCLIENT ADDR=192.0.2.1"), 550);
+    }
+
+    #[test]
+    fn a_login_that_is_told_completes_addresses_if_it_can() {
+        for (login, domain) in [
+            ("LOGIN=alice@users.example", Some("users.example")),
+            ("LOGIN=alice", Some("mx.example.org")),
+            ("LOGIN=alice@a..b", Some("mx.example.org")),
+            ("LOGIN=[UNAVAILABLE]", None),
+        ] {
+            let mut server = on_service(9, Service { xclient: true, ..service() });
+            assert_eq!(say(&mut server, &format!("XCLIENT HELO=h PROTO=ESMTP {login}")), 220);
+            assert_eq!(server.domain_of_users(), domain, "{login}");
+            let answer = if domain.is_some() { 250 } else { 501 };
+            assert_eq!(say(&mut server, "MAIL FROM:<alice>"), answer, "{login}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl<P: Proof> Server<P> {
         }
         // RFC 8689 4.1: what has come in the clear can't be asked to be kept secret any more.
         if params.require_tls && !self.secure {
-            return self.wrong(Reply::coded(530, 7, 10, "REQUIRETLS needs a session under TLS"));
+            return self.wrong(rule::REQUIRETLS.reply("REQUIRETLS needs a session under TLS"));
         }
         // RFC 1870 6.1: told before its data is sent. This is no client's error.
         if params.size.is_some_and(|size| size > self.settings.max_message_size) {
@@ -118,7 +118,7 @@ fn allow<'a>(greeted: &Greeted, params: &'a str) -> Result<&'a str, ParamError> 
 
 /// RFC 6531 3.5: an address that needs SMTPUTF8, without it.
 pub(super) fn no_utf8(whose: &str) -> Reply {
-    Reply::coded(553, 6, 7, format!("{whose}: octets above 127 need the parameter SMTPUTF8"))
+    rule::NO_UTF8.reply(format!("{whose}: octets above 127 need the parameter SMTPUTF8"))
 }
 
 #[cfg(test)]

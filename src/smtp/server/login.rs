@@ -55,7 +55,7 @@ impl<P: Proof> Server<P> {
         }
         // RFC 4954 6: who has sent a password now has sent it for all to read.
         if !self.secure && (self.mechanisms_now().is_empty() || known(&mechanisms.secure)) {
-            return wrong(538, 7, 11, "not without encryption; say STARTTLS first");
+            return Err(rule::AUTH_IN_CLEAR.reply("not without encryption; say STARTTLS first"));
         }
         wrong(504, 5, 4, "no such mechanism; see the answer to EHLO")
     }

@@ -3,6 +3,7 @@
 use crate::mail::envelope::BodyKind;
 
 use crate::smtp::reply::Reply;
+use crate::smtp::rule;
 
 use super::{Action, DataFault, Open, Proof, Server};
 
@@ -103,7 +104,7 @@ impl<P: Proof> Server<P> {
         // RFC 2920 3.1: a client that pipelines says DATA before it knows that all were refused.
         Some(match transaction.refused {
             0 => self.out_of_order("RCPT first"),
-            _ => Action::Say(Reply::coded(554, 5, 1, "no recipient was accepted")),
+            _ => Action::Say(rule::NO_RECIPIENTS.reply("no recipient was accepted")),
         })
     }
 

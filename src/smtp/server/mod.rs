@@ -25,7 +25,7 @@ mod trial;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::address::{Mailbox, ReversePath, parse_domain};
 
 use super::command::{self, Command};
 pub use super::event::{Action, DataFault, Event, LogIn, Proof, Question, Verdict};
@@ -56,6 +56,8 @@ pub struct Settings {
 pub struct Service {
     /// The session is LMTP (RFC 2033) and not SMTP.
     pub lmtp: bool,
+    /// Users hand their mail in (RFC 6409).
+    pub submission: bool,
     /// It can be turned to TLS by STARTTLS.
     pub starttls: bool,
     /// It has been under TLS since its first octet.
@@ -193,6 +195,16 @@ impl<P: Proof> Server<P> {
         self.login.as_deref()
     }
 
+    /// What completes a user's address without a domain (RFC 6409 8.1): the login's domain, or else this
+    /// host's own name. None: the client is nobody of ours, and has to write addresses out.
+    pub fn domain_of_users(&self) -> Option<&str> {
+        let domain = self.login.as_deref().and_then(|login| Some(login.rsplit_once('@')?.1));
+        // Where a trusted host has told it, a login's domain may be any word.
+        let known = domain.filter(|domain| parse_domain(domain).is_ok());
+        let is_user = self.service.submission || self.login.is_some();
+        is_user.then(|| known.unwrap_or(&self.settings.hostname))
+    }
+
     /// From whom the client has the message that it is about to send, if it said so.
     pub fn forwarded(&self) -> Option<&Introduction> {
         self.forwarded.as_deref()
@@ -216,7 +228,7 @@ impl<P: Proof> Server<P> {
     }
 
     fn line(&mut self, line: &[u8]) -> Action {
-        match command::parse(line) {
+        match command::parse_completing(line, self.domain_of_users()) {
             Ok(Command::Hello { name, salute }) => self.hello(name, salute),
             Ok(Command::StartTls) => self.start_tls(),
             Ok(Command::Auth { mechanism, initial }) => self.auth(mechanism, initial),

@@ -180,7 +180,8 @@ fn house(kind: u8) -> House {
         house.service = full_service();
         house.passwords.known.push(("u".into(), "p".into()));
     }
-    let Service { lmtp, xclient, xforward, secure, starttls, .. } = &mut house.service;
+    let Service { lmtp, submission, xclient, xforward, secure, starttls, .. } = &mut house.service;
+    *submission = kind & 16 != 0;
     (*lmtp, *xclient, *xforward, *secure) = (kind & 2 != 0, kind & 4 != 0, kind & 4 != 0, kind & 8 != 0);
     *starttls &= !*secure;
     house
