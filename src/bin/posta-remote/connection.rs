@@ -20,7 +20,7 @@ use crate::message::Message;
 
 mod opening;
 
-pub use opening::Manner;
+pub use opening::{Manner, unreachable};
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@
 mod candidate;
 mod connection;
 mod deliver;
+mod family;
 mod flight;
 mod message;
 mod office;
