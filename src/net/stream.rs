@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -79,6 +79,15 @@ impl Stream {
             Stream::unix(OwnedFd::from(socket).into())
         } else {
             Stream::tcp(socket.into())
+        }
+    }
+
+    /// Connects to `address`, optionally from `source`, within `limit`.
+    pub fn connect(address: SocketAddr, source: Option<IpAddr>, limit: Duration) -> io::Result<Stream> {
+        let mut race = Stream::race(&[Runner { to: address, from: source }], limit);
+        match race.winner {
+            Some((_, stream)) => Ok(stream),
+            None => Err(race.failed.pop().map_or(io::ErrorKind::NotConnected.into(), |(_, why, _)| why)),
         }
     }
 

@@ -215,7 +215,7 @@ mod tests {
     type Met = Result<(Stream, Assurance), TlsFault>;
 
     fn meet(connector: &Connector, host: &str, demand: Demand, address: SocketAddr) -> Met {
-        let mut stream = Stream::tcp(std::net::TcpStream::connect(address).unwrap()).unwrap();
+        let mut stream = Stream::connect(address, None, Duration::from_secs(60)).unwrap();
         stream.set_deadline(in_a_minute());
         let assurance = stream.secure_to(host, connector, demand)?;
         stream.write_all(b"NOOP").unwrap();

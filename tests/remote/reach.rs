@@ -30,3 +30,23 @@ fn an_address_that_does_not_answer_holds_nothing_up() {
     assert_eq!(house.deliver_one("d.example"), "2.0.0 250 2.0.0 ok");
     assert_eq!(sink.messages().len(), 1);
 }
+
+/// The peer's address of the first connection to a listener.
+fn first_peer(listener: TcpListener) -> std::sync::mpsc::Receiver<std::net::IpAddr> {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || listener.accept().map(|(_, peer)| tell.send(peer.ip())));
+    told
+}
+
+#[test]
+fn a_connection_comes_from_the_address_that_is_said() {
+    let (port, mut listening) = listeners(&[2, 3]);
+    let [second, first] = [listening.remove(1), listening.remove(0)].map(first_peer);
+    let zone = "d.example A 127.0.0.2\ne.example A 127.0.0.3";
+    let more = "source = \"127.0.0.8\"\n[domains]\n\"e.example\" = { relay = \"mx\", source = [\"127.0.0.9\", \"::1\"] }";
+    let house = House::start(port, zone, more);
+    for (domain, peer, from) in [("d.example", first, "127.0.0.8"), ("e.example", second, "127.0.0.9")] {
+        assert!(house.deliver_one(domain).starts_with("4.4.2"), "the connection is closed at once");
+        assert_eq!(peer.recv().unwrap().to_string(), from);
+    }
+}

@@ -159,7 +159,7 @@ impl Job<'_> {
             };
         }
         let runner = |candidate: &Candidate| match candidate.place {
-            Place::Tcp(to) => Some(Runner { to, from: None }),
+            Place::Tcp(to) => Some(Runner { to, from: self.way.source.towards(to.ip()) }),
             // A host has one Unix socket, and nothing else.
             Place::Unix(_) => None,
         };
