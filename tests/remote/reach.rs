@@ -50,3 +50,19 @@ fn a_connection_comes_from_the_address_that_is_said() {
         assert_eq!(peer.recv().unwrap().to_string(), from);
     }
 }
+
+#[test]
+fn domains_with_the_same_host_and_policy_share_a_connection() {
+    let (port, mut listening) = listeners(&[2]);
+    let sink = Sink::tcp(listening.remove(0), polite);
+    let domains = ["a.example", "b.example", "c.example", "e.example"];
+    let zone =
+        domains.map(|domain| format!("{domain} MX 10 mx.example\n")).concat() + "mx.example A 127.0.0.2";
+    let more = "[domains]\n\"c.example\" = { relay = \"mx\", tls = \"none\" }\n\
+                \"e.example\" = { relay = \"mx\", source = \"127.0.0.9\" }";
+    let house = House::start(port, &zone, more);
+    for (domain, connections) in domains.into_iter().zip([1, 1, 2, 3]) {
+        assert_eq!(house.deliver_one(domain), "2.0.0 250 2.0.0 ok");
+        assert_eq!(sink.heard().len(), connections, "{domain}");
+    }
+}

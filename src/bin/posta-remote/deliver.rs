@@ -213,7 +213,8 @@ impl<'a> Job<'a> {
             && connection.transactions() < self.settings.max_messages_per_connection
             && !self.office.flight.is_stopping();
         if keep {
-            self.office.idle.keep(destination, connection, Instant::now());
+            let host = connection.host().to_string();
+            self.office.idle.keep(destination, host, connection, Instant::now());
         } else {
             connection.quit();
         }

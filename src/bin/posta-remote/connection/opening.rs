@@ -64,6 +64,11 @@ pub fn unreachable(candidate: &Candidate, why: &io::Error) -> Finding {
     Finding::ours(Status::new(4, 4, 1), format!("connect to {candidate}: {}", reason(why)))
 }
 
+/// Tells apart hosts, and ways to one host, whose connections can't take each other's place.
+pub fn host_key(candidate: &Candidate, language: Language, way: &Way) -> String {
+    format!("{language:?} {candidate} {}", way.key())
+}
+
 fn cover(way: &Way) -> Cover {
     match way.tls {
         None => Cover::Plain,
@@ -91,6 +96,7 @@ impl Connection {
             reader: ReplyReader::default(),
             transactions: 0,
             assurance: None,
+            host: host_key(candidate, manner.language, manner.way),
             _line: line,
         };
         if manner.way.implicit {

@@ -16,7 +16,7 @@ use posta::net::stream::{Race, Runner, Stream};
 use posta::net::tls_client::Demand;
 
 use crate::candidate::{self, Candidate, Host, Place};
-use crate::connection::{Bench, Connection, Manner, unreachable};
+use crate::connection::{Bench, Connection, Manner, host_key, unreachable};
 use crate::office::Settings;
 use crate::security::Way;
 
@@ -90,12 +90,39 @@ impl Job<'_> {
                 self.note(going_down(), "");
                 return true;
             }
+            if self.by_connection_of_others(&mut open, language, bench) {
+                continue;
+            }
             let Some((candidate, stream)) = self.first_to_connect(&mut open) else { break };
             if let Some(mut connection) = self.converse(&candidate, stream, language) {
                 self.over(&mut connection, bench);
                 self.release(&destination, connection);
             }
             if self.is_done() {
+                return true;
+            }
+        }
+        self.is_done()
+    }
+
+    /// A connection to one of the places that was kept for another destination serves as well: it
+    /// leads to the same host, by the same way. The place is done with then; `false`: there is none,
+    /// or only dead ones.
+    fn by_connection_of_others(
+        &mut self,
+        open: &mut Vec<Candidate>,
+        language: Language,
+        bench: &mut Bench,
+    ) -> bool {
+        let hosts: Vec<String> = open.iter().map(|c| host_key(c, language, &self.way)).collect();
+        while let Some((place, mut connection)) = self.office.idle.take_from(&hosts) {
+            if self.over(&mut connection, bench) {
+                self.release(&self.destination(), connection);
+                if self.is_done() {
+                    open.clear();
+                } else {
+                    open.remove(place);
+                }
                 return true;
             }
         }
