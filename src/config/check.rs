@@ -166,12 +166,16 @@ fn relays(config: &Config, reading: &mut Reading<'_>) {
         DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => Some(hop.clone()),
         _ => None,
     };
-    let way = |rule: &DomainRule| (rule.tls.unwrap_or(config.remote.tls), rule.login.clone());
+    let way = |rule: &DomainRule| (rule.tls.unwrap_or(config.remote.tls), rule.login.clone(), rule.source);
     for (n, rule) in config.domains.iter().enumerate() {
         let Some(to) = hop(rule) else { continue };
         let other = config.domains[..n].iter().find(|other| hop(other).as_ref() == Some(&to));
         if let Some(other) = other.filter(|other| way(other) != way(rule)) {
-            let word = if rule.login == other.login { "tls" } else { "login" };
+            let word = match () {
+                () if rule.login != other.login => "login",
+                () if rule.source != other.source => "source",
+                () => "tls",
+            };
             let what = format!(
                 "{word}: mail for {} goes to {to} too, in another way; say the same in both",
                 other.domain

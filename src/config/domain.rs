@@ -10,7 +10,7 @@ use super::file::{Entry, Reading, inline};
 use super::kind::wanted;
 use super::nearest::{did_you_mean, quoted};
 use super::table::Words;
-use super::{DomainFate, DomainRule, Users};
+use super::{DomainFate, DomainRule, SourceAddresses, Users};
 
 /// Ports of a hop that names none: SMTP (RFC 5321 4.5.4.2), LMTP (as is the custom; RFC 2033 5
 /// forbids 25).
@@ -174,8 +174,9 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
             return Err(wrong("mailbox", "\"~\" needs an owner, since users = \"*\" have no home"));
         }
         DomainFate::Users { .. } => {
-            if words.tls.is_some() || words.login.is_some() {
-                return Err(wrong(None, "tls and login are words of a relay; here are users"));
+            let sources = words.source != SourceAddresses::default();
+            if words.tls.is_some() || words.login.is_some() || sources {
+                return Err(wrong(None, "tls, login and source are words of a relay; here are users"));
             }
         }
         DomainFate::RelayMx if words.login.is_some() => {
@@ -194,6 +195,7 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
         clients_only: words.accept || everybody,
         tls: words.tls,
         login: words.login.clone(),
+        source: words.source,
         ..DomainRule::new(domain, fate)
     })
 }

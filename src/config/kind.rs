@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::nearest::{did_you_mean, quoted};
-use super::{ListenAddress, Network};
+use super::{ListenAddress, Network, SourceAddresses};
 
 /// A kind of value.
 pub(super) trait Kind {
@@ -50,6 +50,8 @@ pub(super) struct Lines;
 pub(super) struct Fingerprints;
 /// An address and a port.
 pub(super) struct Address;
+/// Addresses of this host to connect from: one, or one of each family.
+pub(super) struct Sources;
 /// Where to listen: an address and a port, or `unix:/path`.
 pub(super) struct Place;
 /// One of a few words.
@@ -302,6 +304,30 @@ impl Kind for Address {
     }
 }
 
+impl Kind for Sources {
+    type Value = SourceAddresses;
+
+    fn word(&self) -> String {
+        "list of addresses".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<SourceAddresses, String> {
+        let texts = if value.is_array() { Lines.read(value)? } else { vec![Text.read(value)?] };
+        let mut sources = SourceAddresses::default();
+        for text in texts.iter().filter(|text| !text.is_empty()) {
+            let again = match text.parse() {
+                Ok(IpAddr::V4(ip)) => sources.four.replace(ip).is_some(),
+                Ok(IpAddr::V6(ip)) => sources.six.replace(ip).is_some(),
+                Err(_) => return Err(format!("{} is no address such as \"192.0.2.1\"", quoted(text))),
+            };
+            if again {
+                return Err(format!("{} is one too many: one IPv4 and one IPv6 address fit", quoted(text)));
+            }
+        }
+        Ok(sources)
+    }
+}
+
 impl Kind for Place {
     type Value = ListenAddress;
 
@@ -397,6 +423,17 @@ mod tests {
         assert_eq!(read(port(), "65536").unwrap_err(), "65536 is not between 1 and 65535");
         assert!(read(port(), "-1").is_err());
         assert_eq!(read(port(), "\"25\"").unwrap_err(), "a number is wanted here, not a text");
+    }
+
+    #[test]
+    fn a_source_is_one_address_or_one_of_each_family() {
+        let read = |text| read(Sources, text).map(|found| (found.four.is_some(), found.six.is_some()));
+        assert_eq!(read("''"), Ok((false, false)));
+        assert_eq!(read("'192.0.2.1'"), Ok((true, false)));
+        assert_eq!(read("['2001:db8::1', '192.0.2.1']"), Ok((true, true)));
+        for bad in ["'host'", "['192.0.2.1', '192.0.2.2']", "'192.0.2.1:25'", "25"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

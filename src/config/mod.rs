@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use crate::courier::request::Hop;
@@ -63,6 +63,29 @@ pub struct DomainRule {
     pub tls: Option<RelayTls>,
     /// The file with the name and password for a relay.
     pub login: Option<PathBuf>,
+    /// Where connections come from. A family without an address: as `remote.source` says.
+    pub source: SourceAddresses,
+}
+
+/// Addresses of this host that connections to others come from; `None`: as the kernel chooses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct SourceAddresses {
+    /// Of connections to IPv4 addresses.
+    pub four: Option<Ipv4Addr>,
+    /// Of connections to IPv6 addresses.
+    pub six: Option<Ipv6Addr>,
+}
+
+impl SourceAddresses {
+    /// The same, with the other's addresses where these have none.
+    pub fn or(self, other: SourceAddresses) -> SourceAddresses {
+        SourceAddresses { four: self.four.or(other.four), six: self.six.or(other.six) }
+    }
+
+    /// The one of the family of `to`.
+    pub fn towards(self, to: IpAddr) -> Option<IpAddr> {
+        if to.is_ipv4() { self.four.map(IpAddr::V4) } else { self.six.map(IpAddr::V6) }
+    }
 }
 
 /// Where mail for a domain goes.
@@ -173,7 +196,8 @@ impl DomainRule {
     /// A rule with nothing more said than where mail goes.
     pub fn new(domain: &str, fate: DomainFate) -> DomainRule {
         let clients_only = domain == "*";
-        DomainRule { domain: domain.to_string(), fate, clients_only, tls: None, login: None }
+        let (domain, source) = (domain.to_string(), SourceAddresses::default());
+        DomainRule { domain, fate, clients_only, tls: None, login: None, source }
     }
 }
 

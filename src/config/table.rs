@@ -13,12 +13,12 @@ use crate::sasl::mechanism::Mechanism;
 use super::domain;
 use super::file::Entry;
 use super::kind::{
-    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Size, Span,
-    Text,
+    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Size, Sources,
+    Span, Text,
 };
 use super::login;
 use super::source::{self, Sort, Source, Table, Tables};
-use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls};
+use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls, SourceAddresses};
 
 /// A setting, as `postactl settings` shows it.
 #[derive(Clone, Copy)]
@@ -188,6 +188,8 @@ section! {
         tls: Option<RelayTls> = Maybe(Choice(RelayTls::WORDS)), "",
             "Whether the way to the relay may be or must be encrypted, or verified too. Empty: as remote.tls.";
         login: Option<PathBuf> = Maybe(Path), "", "The file with the user name and password for the relay.";
+        source: SourceAddresses = Sources, "",
+            "The address that connections come from, or one of each family. Empty: as remote.source.";
     }
 }
 
@@ -377,6 +379,8 @@ section! {
             "Whether the way to a server may be or must be encrypted, or verified too.";
         ca_file: Option<PathBuf> = Maybe(Path), "",
             "The authorities that are trusted where a server is verified. Empty: the system's.";
+        source: SourceAddresses = Sources, "",
+            "The address that connections come from, or one of each family. Empty: the system chooses.";
     }
 }
 

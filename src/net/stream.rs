@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod race;
+
 use super::carrier::{Carrier, Socket};
 use super::tls_client::{Assurance, Connector, Demand};
 pub use super::tls_layer::{Binding, Security};
 use super::tls_layer::{Layer, TlsFault};
 use super::tls_server::Certificates;
+pub use race::{Race, Runner};
 
 /// A blocking connection with a deadline. The session above sees only `Read` and `Write`; once TLS
 /// has been agreed on, they go through it.
@@ -81,13 +84,11 @@ impl Stream {
 
     /// Connects to `address`, optionally from `source`, within `limit`.
     pub fn connect(address: SocketAddr, source: Option<IpAddr>, limit: Duration) -> io::Result<Stream> {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        if let Some(source) = source {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+        let mut race = Stream::race(&[Runner { to: address, from: source }], limit);
+        match race.winner {
+            Some((_, stream)) => Ok(stream),
+            None => Err(race.failed.pop().map_or(io::ErrorKind::NotConnected.into(), |(_, why, _)| why)),
         }
-        socket.connect_timeout(&address.into(), limit)?;
-        Stream::tcp(socket.into())
     }
 
     /// Connects to the Unix socket at `path`. One whose queue of waiting connections is full is an

@@ -40,6 +40,11 @@ pub fn wait_ready(watched: &[Watch<'_>], limit: Option<Duration>) -> io::Result<
     Ok(polled.iter().map(|fd| fd.revents().is_some_and(|r| !r.is_empty())).collect())
 }
 
+/// Whether this is what a connect that does not block says when it has begun and is not over.
+pub fn is_under_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINPROGRESS)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

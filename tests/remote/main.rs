@@ -7,6 +7,7 @@ mod certificates;
 mod dns;
 mod house;
 mod nameserver;
+mod reach;
 mod sink;
 mod tls;
 

@@ -42,6 +42,11 @@ impl Candidate {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    #[cfg(test)]
+    pub fn for_test(name: &str, place: Place) -> Candidate {
+        Candidate { name: name.into(), place }
+    }
 }
 
 /// Where a server listens.

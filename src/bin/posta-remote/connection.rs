@@ -20,7 +20,7 @@ use crate::message::Message;
 
 mod opening;
 
-pub use opening::Manner;
+pub use opening::{Manner, host_key, unreachable};
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -49,6 +49,8 @@ pub struct Connection {
     transactions: usize,
     /// How sure we are of the host, under TLS.
     assurance: Option<Assurance>,
+    /// See [`host_key`].
+    host: String,
     _line: Line,
 }
 
@@ -69,6 +71,11 @@ impl Connection {
     /// The host's name, as logs and reports have it.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Names the host's place and the way to it, as [`host_key`] does.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// What the host offered.
@@ -236,6 +243,7 @@ impl Connection {
             reader,
             transactions: 0,
             assurance: None,
+            host: String::new(),
             _line: line,
         }
     }

@@ -1,4 +1,5 @@
-//! One job: its recipients are taken to one host after the other until each has its outcome.
+//! One job: its recipients are taken to one host after the other until each has its outcome. How a
+//! host is reached is in `reaching`.
 //!
 //! - A connection that was kept is used first; one that turns out dead is as if it had not been
 //!   there.
@@ -19,20 +20,17 @@ use posta::mail::envelope::{BodyKind, Recipient};
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
-use posta::courier::request::{Rcpt, Request, Target};
-use posta::smtp::client::session::{Language, Mail};
+use posta::courier::request::{Rcpt, Request};
+use posta::smtp::client::session::Mail;
 use posta::smtp::client::verdict::{Finding, Verdict};
 
-use posta::net::tls_client::Demand;
-
-use crate::candidate::{self, Candidate, Place};
-use crate::connection::{Bench, Connection, Manner, unreadable};
+use crate::candidate;
+use crate::connection::{Bench, Connection, unreadable};
 use crate::message::Message;
 use crate::office::{Office, Settings};
 use crate::security::Way;
 
-/// Most connections that one job tries to make.
-const MAX_TRIES: usize = 20;
+mod reaching;
 
 /// Delivers a request's message, whose queue file is `file`.
 pub fn deliver(
@@ -103,129 +101,6 @@ impl<'a> Job<'a> {
     /// Names the target and the way, so that a kept connection can be found again.
     fn destination(&self) -> String {
         format!("{} {}", candidate::destination(&self.request.target), self.way.key())
-    }
-
-    fn by_kept_connections(&mut self, bench: &mut Bench) {
-        let destination = self.destination();
-        while let Some(mut connection) = self.office.idle.take(&destination) {
-            if self.over(&mut connection, bench) {
-                self.release(&destination, connection);
-                return;
-            }
-        }
-    }
-
-    fn by_new_connections(&mut self, language: Language, bench: &mut Bench) {
-        let destination = self.destination();
-        let settings = self.settings;
-        let mut random = |below| fastrand::usize(..below);
-        let names = settings.names.as_ref();
-        let target = &self.request.target;
-        let hosts = candidate::hosts(target, names, settings.port, &settings.own_names, &mut random);
-        let hosts = match hosts {
-            Ok(hosts) => hosts,
-            Err(finding) => return self.note(finding, ""),
-        };
-        let mut tries = 0;
-        for host in hosts {
-            let candidates = match host.candidates(names) {
-                Ok(candidates) => candidates,
-                Err(finding) => {
-                    self.note(finding, "");
-                    tries += 1;
-                    vec![]
-                }
-            };
-            for candidate in candidates {
-                if self.office.flight.is_stopping() {
-                    self.cut_short = true;
-                    return self.note(going_down(), "");
-                }
-                // RFC 5321 5.1: ourselves, and all that are no better than we are, would send it back.
-                if matches!(target, Target::Mx(_)) && candidate.is_ours(&settings.listening) {
-                    return self.note(loops_back(target), "");
-                }
-                tries += 1;
-                if let Some(mut connection) = self.connect(&candidate, language) {
-                    self.over(&mut connection, bench);
-                    self.release(&destination, connection);
-                }
-                if self.is_done() {
-                    return;
-                }
-            }
-            if tries >= MAX_TRIES {
-                return;
-            }
-        }
-    }
-
-    /// A new connection, unless the host is known not to answer.
-    fn connect(&mut self, candidate: &Candidate, language: Language) -> Option<Connection> {
-        let begun = Instant::now();
-        if let Place::Tcp(address) = candidate.place
-            && let Some(age) = self.office.unreachable.since(address, begun)
-        {
-            let text = format!("connect to {candidate}: no answer {} s ago", age.as_secs());
-            self.note(Finding::ours(Status::new(4, 4, 1), text), "");
-            return None;
-        }
-        match self.open_connection(candidate, language) {
-            Ok(connection) => {
-                self.reached = true;
-                if let Some(security) = connection.security() {
-                    info!("{}: {security}", self.request.id);
-                }
-                Some(connection)
-            }
-            Err(finding) => {
-                self.reached |= finding.said;
-                if let Place::Tcp(address) = candidate.place
-                    && !finding.said
-                {
-                    self.office.unreachable.note(address, begun.elapsed(), Instant::now());
-                }
-                let relay = if finding.said { candidate.to_string() } else { String::new() };
-                self.tell(&finding, &relay);
-                self.note(finding, &relay);
-                None
-            }
-        }
-    }
-
-    /// A new connection as the way must be; where TLS is only nice to have and doesn't come about, a plain
-    /// one (RFC 7435 3: better than nothing; the handshake has spoilt the first).
-    fn open_connection(&mut self, candidate: &Candidate, language: Language) -> Result<Connection, Finding> {
-        let Settings { hostname, connect_timeout, connector, .. } = self.settings;
-        let flight = &self.office.flight;
-        let login = match &self.way.login {
-            None => None,
-            Some(file) => Some(self.office.logins.of(file).ok_or_else(|| {
-                let text = format!("there is no login for {candidate} in {}", file.display());
-                Finding::ours(Status::new(4, 3, 5), text)
-            })?),
-        };
-        let open = |way: &Way| {
-            self.office.make_room(self.settings.max_connections);
-            let manner =
-                Manner { language, hostname, limit: *connect_timeout, way, connector, login: login.as_ref() };
-            Connection::open(candidate, &manner, flight)
-        };
-        let refusal = match open(&self.way) {
-            Ok(connection) => return Ok(connection),
-            Err(refusal) => refusal,
-        };
-        self.reached |= refusal.handshake;
-        if refusal.handshake && self.way.tls == Some(Demand::Anything) {
-            info!("{}: {}; trying again without TLS", self.request.id, refusal.finding.text);
-            return open(&self.way.without_tls()).map_err(|refusal| refusal.finding);
-        }
-        let mut finding = refusal.finding;
-        if self.request.require_tls && finding.status == Status::new(4, 7, 4) {
-            // RFC 8689 4.2.1 and 5: not by this host, and if there is no other, never.
-            finding = Finding::ours(Status::new(5, 7, 30), format!("REQUIRETLS: {}", finding.text));
-        }
-        Err(finding)
     }
 
     /// Sends to all that are open, in as many transactions as the host wants. `false`: it was a
@@ -338,7 +213,8 @@ impl<'a> Job<'a> {
             && connection.transactions() < self.settings.max_messages_per_connection
             && !self.office.flight.is_stopping();
         if keep {
-            self.office.idle.keep(destination, connection, Instant::now());
+            let host = connection.host().to_string();
+            self.office.idle.keep(destination, host, connection, Instant::now());
         } else {
             connection.quit();
         }
@@ -376,17 +252,6 @@ impl<'a> Job<'a> {
             unreachable: waits && !self.reached && !self.cut_short,
         }
     }
-}
-
-/// Why nobody else is asked where a domain's next best server is this host.
-fn loops_back(target: &Target) -> Finding {
-    let domain = if let Target::Mx(domain) = target { domain.as_str() } else { "it" };
-    Finding::ours(Status::new(5, 4, 6), format!("mail for {domain} loops back to this host"))
-}
-
-/// Why nothing new is begun.
-fn going_down() -> Finding {
-    Finding::ours(Status::new(4, 3, 2), "posta-remote is going down")
 }
 
 fn outcome(n: u32, finding: &Finding, relay: &str, passed_on: bool) -> Outcome {

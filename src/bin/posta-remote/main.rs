@@ -11,6 +11,7 @@
 mod candidate;
 mod connection;
 mod deliver;
+mod family;
 mod flight;
 mod message;
 mod office;
@@ -158,7 +159,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
         max_messages_per_connection: remote.max_messages_per_connection,
         max_connections: remote.max_connections,
         names,
-        ways: Ways::new(&config.domains, remote.tls),
+        ways: Ways::new(&config.domains, remote.tls, remote.source),
         connector: Arc::new(connector),
     })
 }

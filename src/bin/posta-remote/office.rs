@@ -8,6 +8,7 @@ use posta::dns::answer::Names;
 use posta::net::relay_logins::Logins;
 use posta::net::tls_client::Connector;
 
+use crate::family::Families;
 use crate::flight::Flight;
 use crate::reuse::Idle;
 use crate::security::Ways;
@@ -44,6 +45,8 @@ pub struct Office {
     pub idle: Idle,
     /// Hosts that did not answer a moment ago.
     pub unreachable: Unreachable,
+    /// How IPv4 and IPv6 fare from here.
+    pub families: Families,
     /// Jobs and connections under way.
     pub flight: Arc<Flight>,
     /// Who we are to relays that want to know.
@@ -57,6 +60,7 @@ impl Office {
             settings: RwLock::new(Arc::new(settings)),
             idle: Idle::default(),
             unreachable: Unreachable::default(),
+            families: Families::default(),
             flight: Arc::default(),
             logins,
         }

@@ -1,4 +1,5 @@
-//! Connections that are kept for a moment, for the next message to the same destination.
+//! Connections that are kept for a moment, for the next message to the same destination, or to
+//! another one that the same host serves.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -18,6 +19,8 @@ pub struct Idle {
 #[derive(Debug)]
 struct Kept {
     connection: Connection,
+    /// Names the host's place and the way to it.
+    host: String,
     since: Instant,
 }
 
@@ -37,10 +40,28 @@ impl Idle {
         connection
     }
 
-    /// Keeps a connection.
-    pub fn keep(&self, destination: &str, connection: Connection, now: Instant) {
+    /// A connection to one of these hosts, whatever destination it was made for; and which of them.
+    /// All are looked through: that is nothing beside making a connection.
+    pub fn take_from(&self, hosts: &[String]) -> Option<(usize, Connection)> {
         let mut all = self.lock();
-        let kept = Kept { connection, since: now };
+        let find = |(name, list): (&String, &Vec<Kept>)| {
+            let fits = |(at, kept): (usize, &Kept)| Some((hosts.iter().position(|h| *h == kept.host)?, at));
+            let (host, at) = list.iter().enumerate().find_map(fits)?;
+            Some((host, name.clone(), at))
+        };
+        let (host, destination, at) = all.iter().find_map(find)?;
+        let list = all.get_mut(&destination)?;
+        let connection = list.remove(at).connection;
+        if list.is_empty() {
+            all.remove(&destination);
+        }
+        Some((host, connection))
+    }
+
+    /// Keeps a connection to `host`.
+    pub fn keep(&self, destination: &str, host: String, connection: Connection, now: Instant) {
+        let mut all = self.lock();
+        let kept = Kept { connection, host, since: now };
         match all.get_mut(destination) {
             Some(list) => list.push(kept),
             None => {
@@ -96,15 +117,30 @@ mod tests {
         let idle = Idle::default();
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
-        idle.keep("mx a", connection("a1"), now);
-        idle.keep("mx b", connection("b1"), later(1));
-        idle.keep("mx a", connection("a2"), later(2));
+        let keep = |to: &str, name: &str, when| idle.keep(to, "host".into(), connection(name), when);
+        keep("mx a", "a1", now);
+        keep("mx b", "b1", later(1));
+        keep("mx a", "a2", later(2));
         assert!(idle.take("mx c").is_none());
         assert_eq!(idle.take("mx a").unwrap().peer(), "a2");
-        idle.keep("mx a", connection("a2"), later(3));
+        keep("mx a", "a2", later(3));
         assert_eq!(idle.oldest().unwrap().peer(), "a1");
         assert_eq!(names(idle.expired(later(7))), ["b1"]);
         assert_eq!(names(idle.all()), ["a2"]);
         assert!(idle.oldest().is_none());
+    }
+
+    #[test]
+    fn a_host_that_serves_another_destination_is_found() {
+        let idle = Idle::default();
+        let now = Instant::now();
+        idle.keep("mx a", "mx1".into(), connection("one"), now);
+        idle.keep("mx a", "mx2".into(), connection("two"), now);
+        let hosts = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        assert!(idle.take_from(&hosts(&["mx3"])).is_none());
+        let (place, found) = idle.take_from(&hosts(&["mx3", "mx2"])).unwrap();
+        assert_eq!((place, found.peer()), (1, "two"));
+        assert!(idle.take_from(&hosts(&["mx2"])).is_none());
+        assert_eq!(idle.take("mx a").unwrap().peer(), "one");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use posta::courier::request::{Hop, Target};
 
-use posta::config::{DomainFate, DomainRule, RelayTls};
+use posta::config::{DomainFate, DomainRule, RelayTls, SourceAddresses};
 use posta::net::tls_client::Demand;
 
 /// The port where a session begins with TLS (RFC 8314 3.3).
@@ -20,6 +20,8 @@ pub struct Way {
     pub implicit: bool,
     /// The file with the name and the password that the host wants.
     pub login: Option<PathBuf>,
+    /// Which of our addresses the connection comes from.
+    pub source: SourceAddresses,
 }
 
 /// The ways that the administrator has named.
@@ -34,12 +36,12 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// From the entries of `[domains]`, and `remote.tls`.
-    pub fn new(rules: &[DomainRule], default: RelayTls) -> Ways {
-        let way = |tls| Way { tls: demand(tls), ..Way::default() };
-        let mut ways = Ways { others: way(default), ..Ways::default() };
+    /// From the entries of `[domains]`, and `remote.tls` and `remote.source`.
+    pub fn new(rules: &[DomainRule], default: RelayTls, source: SourceAddresses) -> Ways {
+        let way = |tls, source| Way { tls: demand(tls), source, ..Way::default() };
+        let mut ways = Ways { others: way(default, source), ..Ways::default() };
         for rule in rules {
-            let mut way = way(rule.tls.unwrap_or(default));
+            let mut way = way(rule.tls.unwrap_or(default), rule.source.or(source));
             match &rule.fate {
                 DomainFate::RelayMx if rule.domain == "*" => ways.others = way,
                 DomainFate::RelayMx => drop(ways.domains.insert(rule.domain.clone(), way)),
@@ -79,13 +81,15 @@ impl Ways {
 impl Way {
     /// The same, in the clear: where TLS was nice to have and the host can't.
     pub fn without_tls(&self) -> Way {
-        Way { tls: None, implicit: false, login: self.login.clone() }
+        Way { tls: None, implicit: false, ..self.clone() }
     }
 
     /// Tells apart connections that can't take each other's place.
     pub fn key(&self) -> String {
         let tls = self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"));
-        self.login.as_ref().map_or(tls.clone(), |file| format!("{tls} {}", file.display()))
+        let login = self.login.as_ref().map_or(String::new(), |file| file.display().to_string());
+        let SourceAddresses { four, six } = self.source;
+        format!("{tls} {login} {four:?} {six:?}")
     }
 }
 
@@ -119,7 +123,8 @@ mod tests {
             rule("c.example", relay("relay.example:465"), None),
             rule("d.example", DomainFate::Lmtp(hop("unix:/run/lmtp")), None),
         ];
-        let ways = Ways::new(&rules, RelayTls::Encrypt);
+        let sources = |four: &str| SourceAddresses { four: four.parse().ok(), six: None };
+        let ways = Ways::new(&rules, RelayTls::Encrypt, sources("192.0.2.9"));
         let mx = |domain: &str| Target::Mx(domain.into());
         let tls = |target: &Target, require| ways.to(target, require).tls;
         assert_eq!(tls(&mx("a.example"), false), Some(Demand::Certificate));
@@ -128,9 +133,15 @@ mod tests {
         assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
         assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
         let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), false);
-        assert_eq!(implicit, Way { tls: Some(Demand::Encryption), implicit: true, login: None });
-        assert_eq!(implicit.without_tls().key(), "plain");
-        let others = Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May);
+        assert_eq!(
+            implicit,
+            Way { tls: Some(Demand::Encryption), implicit: true, login: None, source: sources("192.0.2.9") }
+        );
+        assert_ne!(implicit.without_tls().key(), implicit.key());
+        let elsewhere = Way { source: sources("192.0.2.7"), ..implicit.clone() };
+        assert_ne!(elsewhere.key(), implicit.key(), "connections from another address are others");
+        let others =
+            Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May, sources(""));
         assert_eq!(others.to(&mx("a.example"), false).tls, None);
     }
 }

@@ -20,7 +20,7 @@ use posta::smtp::client::verdict::Finding;
 use posta::net::stream::{self, Stream};
 use posta::net::tls_client::{Connector, Demand};
 
-use crate::candidate::{Candidate, Place};
+use crate::candidate::Candidate;
 use crate::flight::Flight;
 use crate::security::Way;
 
@@ -36,8 +36,6 @@ pub struct Manner<'a> {
     pub language: Language,
     /// What we call ourselves.
     pub hostname: &'a str,
-    /// How long the connecting may take.
-    pub limit: Duration,
     /// What the way must be like.
     pub way: &'a Way,
     /// Whom we trust.
@@ -61,6 +59,16 @@ impl Refusal {
     }
 }
 
+/// There is no connection to a host, for this reason.
+pub fn unreachable(candidate: &Candidate, why: &io::Error) -> Finding {
+    Finding::ours(Status::new(4, 4, 1), format!("connect to {candidate}: {}", reason(why)))
+}
+
+/// Tells apart hosts, and ways to one host, whose connections can't take each other's place.
+pub fn host_key(candidate: &Candidate, language: Language, way: &Way) -> String {
+    format!("{language:?} {candidate} {}", way.key())
+}
+
 fn cover(way: &Way) -> Cover {
     match way.tls {
         None => Cover::Plain,
@@ -71,21 +79,14 @@ fn cover(way: &Way) -> Cover {
 }
 
 impl Connection {
-    /// Connects, turns to TLS if that is the way, and exchanges greetings.
+    /// Turns `stream`, which leads to `candidate`, to TLS if that is the way, and exchanges greetings.
     pub fn open(
         candidate: &Candidate,
+        stream: Stream,
         manner: &Manner<'_>,
         flight: &Arc<Flight>,
     ) -> Result<Connection, Refusal> {
-        let failed = |error: io::Error| {
-            let text = format!("connect to {candidate}: {}", reason(&error));
-            Refusal { finding: Finding::ours(Status::new(4, 4, 1), text), handshake: false }
-        };
-        let stream = match &candidate.place {
-            Place::Tcp(address) => Stream::connect(*address, None, manner.limit),
-            Place::Unix(path) => Stream::connect_unix(path, manner.limit),
-        };
-        let stream = stream.map_err(failed)?;
+        let failed = |error| Refusal { finding: unreachable(candidate, &error), handshake: false };
         let line = flight.line(stream.breaker().map_err(failed)?);
         let mut connection = Connection {
             stream,
@@ -95,6 +96,7 @@ impl Connection {
             reader: ReplyReader::default(),
             transactions: 0,
             assurance: None,
+            host: host_key(candidate, manner.language, manner.way),
             _line: line,
         };
         if manner.way.implicit {
