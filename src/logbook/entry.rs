@@ -250,6 +250,8 @@ pub struct Reject<'a> {
     pub proto: &'a str,
     /// What the client calls itself; empty if it said nothing.
     pub helo: &'a str,
+    /// The session, for `postactl session`.
+    pub session: Option<Id>,
 }
 
 impl Display for Reject<'_> {
@@ -268,6 +270,9 @@ impl Display for Reject<'_> {
         write!(f, " proto={}", self.proto)?;
         if !self.helo.is_empty() {
             write!(f, " helo=<{}>", Field(self.helo))?;
+        }
+        if let Some(session) = self.session {
+            write!(f, " session={session}")?;
         }
         Ok(())
     }
@@ -325,11 +330,12 @@ mod tests {
             to: Some("x@y"),
             proto: "ESMTP",
             helo: "h",
+            session: Some(id()),
         };
         assert_eq!(
             reject.to_string(),
             "NOQUEUE: reject: RCPT from unknown[192.0.2.4]: 550 5.1.1 <x@y>: User unknown; from=<a@b> to=<x@y> \
-             proto=ESMTP helo=<h>"
+             proto=ESMTP helo=<h> session=0123456789ABCDE"
         );
         let client = Client { id: id(), peer, login: Some(("PLAIN", "alice")), original: None };
         let line = "0123456789ABCDE: client=unknown[192.0.2.4], sasl_method=PLAIN, sasl_username=alice";
@@ -360,6 +366,7 @@ mod tests {
             to: None,
             proto: "SMTP",
             helo: "x> y",
+            session: None,
         };
         assert_eq!(
             reject.to_string(),

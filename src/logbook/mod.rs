@@ -2,10 +2,13 @@
 //!
 //! [`entry`] has the words, so that every program says the same thing in the same way and the tools
 //! that read Postfix's log understand it. [`sink`] is the door to env_logger: where lines go, and
-//! in what dress. [`history`] keeps what became of each message.
+//! in what dress. [`history`] keeps what became of each message. [`flight`] is the memory of a session,
+//! which [`sessions`] keeps where something went wrong.
 //! [`count`] are the counters behind `postactl metrics`.
 
 pub mod count;
 pub mod entry;
+pub mod flight;
 pub mod history;
+pub mod sessions;
 pub mod sink;

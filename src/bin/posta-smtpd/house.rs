@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use posta::logbook::sessions::Sessions;
 use posta::net::seats::Limits;
 use posta::net::tls_store::Store;
 use posta::policy::access::Networks;
@@ -30,6 +31,8 @@ pub struct House {
     pub committer: Committer,
     /// The certificates.
     pub certificates: Arc<Store>,
+    /// Where sessions are kept in which something went wrong.
+    pub sessions: Sessions,
     /// How clients may log in.
     pub offers: Offers,
     /// What clients are called.
@@ -112,6 +115,7 @@ impl House {
             committer: Committer::new(Arc::clone(&spool)),
             spool,
             certificates,
+            sessions: Sessions::open(run.join("sessions")),
             offers: Offers::new(run),
             directory,
         }

@@ -198,6 +198,7 @@ fn turn_away(client: TurnedAway, house: &House) {
         to: None,
         proto: "SMTP",
         helo: "",
+        session: None,
     };
     log::info!("{reject}");
     let mut word = Vec::new();

@@ -35,6 +35,8 @@ impl Session {
 
     /// The last line but one of a session that was lost.
     pub(crate) fn lose(&mut self, loss: Loss) {
+        self.flight.note(format_args!("{}", loss.word()));
+        self.flight.is_odd();
         let (stage, peer) = (self.tally.stage(), self.guest.peer());
         match loss {
             Loss::Gone | Loss::Unsecured => log::info!("lost connection after {stage} from {peer}"),

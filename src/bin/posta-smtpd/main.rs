@@ -18,8 +18,8 @@
 //!
 //! SECURITY
 //!   Security critical: reads from strangers.
-//!   Opens: its configuration, `run/users`, the aliases and tables, and `spool/new/`, where it only
-//!   makes files; and before it gives its rights up the TLS keys, unless the keeper hands them over.
+//!   Opens: its configuration, `run/users`, the aliases and tables, `run/sessions/`, and `spool/new/`,
+//!   where it only makes files; and before it gives its rights up the TLS keys, unless the keeper hands them over.
 //!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
 
 mod act;
@@ -53,7 +53,7 @@ use std::sync::Arc;
 
 use posta::config::options::{Daemon, Own};
 use posta::config::{self, Config, Fault, LogTo};
-use posta::logbook::sink;
+use posta::logbook::{sessions, sink};
 use posta::net::acceptor::Acceptor;
 use posta::net::pool::Pool;
 use posta::net::stream::Stream;
@@ -174,8 +174,15 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
 /// Becomes the user of the configuration, if we are root and may.
 fn give_rights_up(config: &Config) -> Result<(), Unable> {
     privilege::set_umask(0o027);
+    let sessions = config.run.join("sessions");
+    let make_sessions = |owner| {
+        if let Err(error) = sessions::make(&sessions, owner) {
+            log::warn!("{}: {error}; sessions are not kept", sessions.display());
+        }
+    };
     if !privilege::is_root() {
         log::debug!("not started by root: keeping the rights of user id {}", users::current().1);
+        make_sessions(None);
     } else if config.drop_privileges {
         let user = &config.user;
         let account = users::by_name(user).map_err(os_error(user))?.ok_or_else(|| {
@@ -184,8 +191,10 @@ fn give_rights_up(config: &Config) -> Result<(), Unable> {
                 format!("user = \"{user}\": no such account; make it, or set drop_privileges = false"),
             )
         })?;
+        make_sessions(Some((account.uid, account.gid)));
         privilege::become_account(&account).map_err(os_error(user))?;
     } else {
+        make_sessions(None);
         log::warn!("drop_privileges = false: this program reads from strangers and is still root");
     }
     sandbox::no_new_privileges().map_err(os_error("no_new_privs"))

@@ -1,6 +1,7 @@
 //! What the log says of a session.
 
 use posta::logbook::entry::{Client, Peer, Reject};
+use posta::logbook::sessions::Sessions;
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::id::Id;
 use posta::smtp::reply::Reply;
@@ -20,13 +21,16 @@ impl Session {
             // A wrong password has a line of its own.
             if reply.code >= 400 && reply.code != 535 {
                 self.log_reject(reply);
+            } else if reply.code == 535 {
+                self.flight.is_odd();
             }
         }
         self.receiving = None;
     }
 
     /// The line of a refusal.
-    pub(crate) fn log_reject(&self, reply: &Reply) {
+    pub(crate) fn log_reject(&mut self, reply: &Reply) {
+        let session = Some(self.flight.is_odd());
         let (helo, extended) = self.server.greeted_as().unwrap_or_default();
         let sender = self.named.sender.as_ref().map(ReversePath::to_string);
         let recipient = self.named.recipient.as_ref().map(Mailbox::to_string);
@@ -47,6 +51,7 @@ impl Session {
                 (false, false) => "SMTP",
             },
             helo,
+            session,
         };
         log::info!("{reject}");
     }
@@ -54,6 +59,8 @@ impl Session {
     /// The deadline has passed.
     pub(crate) fn overdue(&mut self) -> Action {
         log::info!("timeout after {} from {}", self.tally.stage(), self.guest.peer());
+        self.flight.note(format_args!("nothing came in time, after {}", self.tally.stage()));
+        self.flight.is_odd();
         self.server.on(Event::TimedOut)
     }
 
@@ -63,6 +70,17 @@ impl Session {
         let reply = rule::SHED.reply(text);
         self.log_reject(&reply);
         Action::HangUp(reply)
+    }
+
+    /// The last line of the session. One in which something went wrong is kept, and named here.
+    pub(crate) fn log_end(&self, sessions: &Sessions) {
+        let (peer, tally) = (self.guest.peer(), &self.tally);
+        let Some(session) = self.flight.name() else {
+            log::info!("disconnect from {peer}{tally}");
+            return;
+        };
+        log::info!("disconnect from {peer}{tally} session={session}");
+        sessions.keep(session, &format!("session {session} with {peer}{tally}\n{}", self.flight.text()));
     }
 
     /// The line of a message that begins.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use posta::logbook::flight::Flight;
 use posta::mail::id::Id;
 use posta::net::pool::Crowd;
 use posta::net::seats::Seat;
@@ -67,6 +68,8 @@ pub struct Session {
     pub(crate) deadline: Instant,
     pub(crate) tally: Tally,
     pub(crate) named: Named,
+    /// What was said last.
+    pub(crate) flight: Flight,
     /// The message whose data has come, until it is answered.
     pub receiving: Option<Id>,
     /// A message of which some chunks have come.
@@ -151,6 +154,18 @@ pub enum Loss {
     Unsecured,
 }
 
+impl Loss {
+    /// For the flight recorder.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Loss::Gone => "the client is gone",
+            Loss::Late => "nothing more came in time",
+            Loss::Deaf => "our replies were not taken",
+            Loss::Unsecured => "no TLS",
+        }
+    }
+}
+
 impl From<io::Error> for Loss {
     fn from(error: io::Error) -> Loss {
         if error.kind() == io::ErrorKind::TimedOut { Loss::Late } else { Loss::Gone }
@@ -203,6 +218,7 @@ impl Session {
             terms,
             tally: Tally::default(),
             named: Named::default(),
+            flight: Flight::default(),
             receiving: None,
             chunks: None,
             discards: Discards::default(),
@@ -238,7 +254,7 @@ impl Session {
             Ok(Turn::Over(reply)) => self.part(&reply),
             Err(loss) => self.lose(loss),
         }
-        log::info!("disconnect from {}{}", self.guest.peer(), self.tally);
+        self.log_end(&house.sessions);
         Left::Over
     }
 
@@ -309,9 +325,19 @@ impl Session {
         let in_exchange = self.server.is_logging_in().then_some(Verb::Auth);
         self.lines.expect_exchange(in_exchange.is_some());
         let (verb, event) = match self.lines.next()? {
-            Line::Whole(line) => (in_exchange.unwrap_or_else(|| Verb::of(line)), Event::Line(line)),
-            Line::Long => (Verb::Unknown, Event::LongLine),
-            Line::BareLineEnd => (Verb::Unknown, Event::BareLineEnd),
+            Line::Whole(line) => {
+                let verb = in_exchange.unwrap_or_else(|| Verb::of(line));
+                self.tally.remember(verb, line, &mut self.flight);
+                (verb, Event::Line(line))
+            }
+            Line::Long => {
+                self.flight.note(format_args!("a line that is too long"));
+                (Verb::Unknown, Event::LongLine)
+            }
+            Line::BareLineEnd => {
+                self.flight.note(format_args!("a line with a bare CR or LF"));
+                (Verb::Unknown, Event::BareLineEnd)
+            }
         };
         self.tally.begin(verb);
         Some((Some(verb), self.server.on(event)))
@@ -335,6 +361,7 @@ impl Session {
     /// Sends what was gathered.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Loss> {
         if !out.is_empty() {
+            self.flight.said(out);
             self.stream.set_deadline(Some(Instant::now() + self.patience(self.terms.command_timeout)));
             self.stream.write_all(out).map_err(|error| match Loss::from(error) {
                 Loss::Late => Loss::Deaf,

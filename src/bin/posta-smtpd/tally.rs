@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use posta::logbook::flight::Flight;
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::smtp::reply::Reply;
 use posta::smtp::server::Question;
@@ -90,6 +91,22 @@ impl Tally {
     /// A command has come that may never be answered.
     pub fn begin(&mut self, verb: Verb) {
         self.last = Some(verb);
+    }
+
+    /// Writes a command line down. What is no command may be a secret or a piece of mail where AUTH or
+    /// DATA has been said before, and the client goes on as if it had got what it wanted.
+    pub fn remember(&self, verb: Verb, line: &[u8], flight: &mut Flight) {
+        let went_astray = [Verb::Auth, Verb::Data, Verb::Bdat].iter().any(|verb| self.has(*verb));
+        match verb {
+            Verb::Unknown if went_astray => flight.heard_secret(),
+            // RFC 4954 4: the command, or the answer to a challenge.
+            Verb::Auth if Verb::of(line) != Verb::Auth => flight.heard_secret(),
+            _ => flight.heard(line),
+        }
+    }
+
+    fn has(&self, verb: Verb) -> bool {
+        self.counts[verb as usize].all > 0
     }
 
     /// How far the session came: the last command, or CONNECT.

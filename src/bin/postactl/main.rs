@@ -2,7 +2,7 @@
 //!
 //! SECURITY
 //!   Runs as its caller, without any right of its own. It reads the configuration, and for `why` the
-//!   tables that the configuration names. Orders about the queue go to posta-queue over `run/queue`,
+//!   tables that the configuration names, and for `session` the sessions that posta-smtpd has kept. Orders about the queue go to posta-queue over `run/queue`,
 //!   which knows the caller's user id from the kernel and decides what that user may do. It never
 //!   touches the spool by itself, but for `set-permissions`, which makes its folders. `passwd` reads and
 //!   replaces a users file, as far as the caller may.
@@ -15,6 +15,7 @@ mod filter;
 mod list;
 mod passwd;
 mod permissions;
+mod session;
 mod show;
 mod totals;
 mod word;
@@ -106,6 +107,7 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Retry => change::retry(rest, config),
         Word::Pause => change::of_domain(Order::Pause, rest, config),
         Word::Resume => change::of_domain(Order::Resume, rest, config),
+        Word::Session => session::session(rest, config),
         Word::When => show::when(rest, config),
         Word::Why => explain::why(rest, config),
         Word::Cdb => cdb::build(rest, config),

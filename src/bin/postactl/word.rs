@@ -23,6 +23,7 @@ pub enum Word {
     Resume,
     When,
     SetPermissions,
+    Session,
 }
 
 /// A word, what it takes and what it does.
@@ -38,7 +39,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 18] = [
+pub const WORDS: [Row; 19] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json] [--totals] [FILTER ...]", "list the queue"),
@@ -53,6 +54,7 @@ pub const WORDS: [Row; 18] = [
     row(Word::Resume, "resume", "DOMAIN", "end a pause, and try now what waits"),
     row(Word::When, "when", "", "say what waits for what, and until when"),
     row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
+    row(Word::Session, "session", "ID", "print what was said last in a session that went wrong"),
     row(Word::Metrics, "metrics", "", "print counters"),
     row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
     row(Word::Passwd, "passwd", "[--scheme S] USER@DOMAIN", "set a password in the domain's users file"),
