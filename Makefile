@@ -48,6 +48,8 @@ headers:
 packages:
 	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl \
 		/usr/share/doc/libnet-ssleay-perl=libnet-ssleay-perl
+	@# Without these the tests of what is made for them are skipped, and say so.
+	-contrib/packages systemd-analyze=systemd fail2ban-regex=fail2ban
 
 bench: all
 	contrib/bench/bench
@@ -55,6 +57,19 @@ bench: all
 SECONDS = 60
 fuzz:
 	contrib/fuzz/run $(SECONDS)
+
+# What lies in contrib/ and where it goes, below PREFIX; /usr/local in it becomes PREFIX.
+PLACED = \
+	host/sysusers.conf=lib/sysusers.d/posta.conf \
+	host/tmpfiles.conf=lib/tmpfiles.d/posta.conf \
+	host/completion.bash=share/bash-completion/completions/postactl \
+	host/completion.zsh=share/zsh/site-functions/_postactl \
+	$(foreach unit,$(notdir $(wildcard contrib/systemd/*)),systemd/$(unit)=lib/systemd/system/$(unit)) \
+	$(foreach example,sysv openrc inetd.conf xinetd.conf rsyslog.conf logrotate.conf apparmor,\
+		host/$(example)=share/posta/$(example))
+# ... and below /etc, where what is there already is the administrator's.
+IN_ETC = host/pam=pam.d/posta host/fail2ban.conf=fail2ban/filter.d/posta.conf
+etc    = $(DESTDIR)/etc
 
 install: all
 	install -d $(prefix)/sbin $(prefix)/bin $(libexec) $(DESTDIR)$(SYSCONF)
@@ -68,15 +83,24 @@ install: all
 	test -e $(DESTDIR)$(SYSCONF)/posta.toml || \
 		sed 's|^#*libexec = .*|libexec = "$(PREFIX)/libexec/posta"|' contrib/posta.toml \
 		> $(DESTDIR)$(SYSCONF)/posta.toml
+	for pair in $(PLACED); do \
+		contrib/place contrib/$${pair%%=*} $(prefix)/$${pair#*=} $(PREFIX) || exit 1; done
+	for pair in $(IN_ETC); do \
+		test -e $(etc)/$${pair#*=} || \
+		contrib/place contrib/$${pair%%=*} $(etc)/$${pair#*=} $(PREFIX) || exit 1; done
 	contrib/drop-rights $(libexec)/posta-drop $(DROP_GROUP)
 
-# The configuration and the spool stay: mail may be in the latter.
+# The configuration and the spool stay: mail may be in the latter. So does what was changed in /etc.
 uninstall:
 	for program in $(SBIN); do rm -f $(prefix)/sbin/$$program; done
 	rm -f $(prefix)/bin/mailq $(prefix)/bin/newaliases
 	for program in $(LIBEXEC); do rm -f $(libexec)/$$program; done
 	for page in man/*.[1578]; do \
 		rm -f $(prefix)/share/man/man$${page##*.}/$${page#man/}; done
-	test ! -d $(libexec) || rmdir --ignore-fail-on-non-empty $(libexec)
+	for pair in $(PLACED); do rm -f $(prefix)/$${pair#*=}; done
+	for pair in $(IN_ETC); do \
+		! cmp -s contrib/$${pair%%=*} $(etc)/$${pair#*=} || rm -f $(etc)/$${pair#*=}; done
+	for folder in $(libexec) $(prefix)/share/posta; do \
+		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
 .PHONY: all run check headers packages bench fuzz install uninstall

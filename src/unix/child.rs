@@ -38,6 +38,9 @@ pub fn command(
 ) -> io::Result<Command> {
     let mut command = Command::new(program);
     command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS").env_remove("LISTEN_FDNAMES");
+    for variable in super::notify::VARIABLES {
+        command.env_remove(variable);
+    }
     if !sockets.is_empty() {
         let names: Vec<&str> = sockets.iter().map(|s| s.0.as_str()).collect();
         command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));

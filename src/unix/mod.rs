@@ -13,6 +13,7 @@ pub mod group;
 pub mod handover;
 pub mod listeners;
 pub mod memory;
+pub mod notify;
 #[cfg(feature = "pam")]
 pub mod pam;
 pub mod pass;

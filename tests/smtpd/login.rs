@@ -236,3 +236,37 @@ fn inetd_mode_takes_logins() {
     assert!(matches!(entry.envelope.origin, Origin::Client { login: Some(login), .. } if login == LOGIN));
     assert!(String::from_utf8(entry.envelope.trace).unwrap().contains(" with ESMTPSA id "));
 }
+
+/// The real fail2ban on a real log: who guesses and who tries to relay is found, who is put off is not.
+#[test]
+fn fail2ban_finds_who_guesses() {
+    let mut daemon = start("");
+    let mut client = implicit(&daemon, 1);
+    client.greet();
+    client.say(&format!("AUTH PLAIN {WRONG}"), "535");
+    let mut client = daemon.connect_to(2, "127.0.0.7").unwrap();
+    client.expect("220");
+    client.greet();
+    client.say("MAIL FROM:<>", "250");
+    client.say("RCPT TO:<\"a;[P0404]; from x[192.0.2.66]: \"@elsewhere.test>", "554 5.7.1");
+    daemon.wait_for_log("authentication failed");
+    daemon.wait_for_log("[P0404]");
+    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/host/fail2ban.conf");
+    let log = daemon.ground.path("log");
+    let mut command = std::process::Command::new("fail2ban-regex");
+    // What a filter includes is looked for beside it, and then in /etc/fail2ban/filter.d.
+    let common = std::path::Path::new("/etc/fail2ban/filter.d/common.conf");
+    if !common.exists() {
+        eprintln!("skipped: fail2ban is not here; the package fail2ban has it");
+        return;
+    }
+    let folder = daemon.ground.path("filter.d");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(common, folder.join("common.conf")).unwrap();
+    std::fs::copy(filter, folder.join("posta.conf")).unwrap();
+    let said = command.args(["-o", "ip"]).arg(&log).arg(folder.join("posta.conf")).output().unwrap();
+    let found = String::from_utf8_lossy(&said.stdout);
+    let found: Vec<&str> = found.lines().filter(|line| !line.is_empty()).collect();
+    let errors = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(found, ["127.0.0.1", "127.0.0.7"], "{errors}\n{}", daemon.read_log());
+}

@@ -40,7 +40,7 @@ use log::{error, info};
 use posta::unix::pass::PacketListener;
 use posta::unix::signals::{Signals, Told};
 use posta::unix::users::{self, Account};
-use posta::unix::{listeners, privilege, random, sysexits};
+use posta::unix::{listeners, notify, privilege, random, sysexits};
 
 use posta::sasl::keys::hmac;
 
@@ -112,16 +112,26 @@ struct Office {
 impl Office {
     fn serve(&mut self, signals: &Signals, file: Option<&Path>) -> io::Result<()> {
         let mut next_look = Instant::now();
+        // posta-smtpd waits for what is published.
+        let mut published = false;
         loop {
             if Instant::now() >= next_look {
                 self.look();
                 next_look = Instant::now() + LOOK_AGAIN;
             }
-            self.desk.turn(signals.as_fd(), next_look.saturating_duration_since(Instant::now()))?;
+            if !std::mem::replace(&mut published, true) {
+                notify::ready();
+            }
+            notify::alive();
+            let wait = next_look.saturating_duration_since(Instant::now());
+            self.desk.turn(signals.as_fd(), notify::at_most(Some(wait)).unwrap_or(wait))?;
             match signals.next()? {
-                Some(Told::Terminate) => return Ok(()),
+                Some(Told::Terminate) => {
+                    notify::stopping();
+                    return Ok(());
+                }
                 Some(Told::Reload) => {
-                    if !self.reload(file) {
+                    if !notify::reloading(|| self.reload(file)) {
                         return Ok(());
                     }
                     next_look = Instant::now();

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use posta::unix::notify;
 use posta::unix::pass::PacketListener;
 use posta::unix::signals::{Signals, Told};
 use posta::unix::users;
@@ -99,7 +100,9 @@ impl Parent {
     /// Works until SIGTERM has come and all is done. `reload` reads the configuration again; `None`:
     /// it is not good.
     pub fn run(&mut self, reload: &dyn Fn() -> Option<Settings>) -> io::Result<()> {
+        notify::ready();
         loop {
+            notify::alive();
             let woken = self.wait()?;
             if woken.signals {
                 self.heed_signals(reload)?;
@@ -144,7 +147,7 @@ impl Parent {
         watched.extend(fds.into_iter().map(Watch::Read));
         let calm = self.lines.is_empty() && self.ending.is_none() && self.stopping.is_none();
         let limit = self.next_tick.saturating_duration_since(Instant::now());
-        let ready = wait_ready(&watched, (!calm).then_some(limit))?;
+        let ready = wait_ready(&watched, notify::at_most((!calm).then_some(limit)))?;
         let talking = seats.into_iter().zip(&ready[first_child..]).filter(|(_, ready)| **ready);
         Ok(Woken {
             signals: ready[0],
@@ -159,11 +162,12 @@ impl Parent {
         while let Some(told) = self.signals.next()? {
             match told {
                 Told::Terminate if self.stopping.is_none() => {
+                    notify::stopping();
                     log::info!("stopping");
                     self.stopping = Some(Instant::now() + STOPPING);
                 }
                 Told::Reload => {
-                    if let Some(settings) = reload() {
+                    if let Some(settings) = notify::reloading(reload) {
                         let (child, folders) = (settings.child.clone(), settings.folders.clone());
                         self.lines.reconfigure(child, folders, settings.max_children);
                         self.settings = settings;

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use posta::unix::durable::Disk;
 use posta::unix::listeners;
+use posta::unix::notify;
 use posta::unix::pass::{PacketListener, Packets};
 use posta::unix::privilege;
 use posta::unix::sandbox;
@@ -218,16 +219,20 @@ fn run(
     if once {
         end_after_pass(&events);
     }
+    notify::ready();
     let mut patience = Duration::from_millis(if once { 20 } else { 1000 });
     while !deciding.is_finished() {
         match signals.wait(Some(patience)).map_err(os)? {
             Some(Told::Terminate) => {
+                notify::stopping();
                 log::info!("told to go: what is known is noted first");
                 // A runner that is gone already needs no telling.
                 let _ = events.send(Event::Terminate);
                 patience = Duration::from_millis(5);
             }
-            Some(Told::Reload) => reload(file.as_deref(), &spool, &router, &events),
+            Some(Told::Reload) => {
+                notify::reloading(|| reload(file.as_deref(), &spool, &router, &events));
+            }
             Some(Told::Louder) => sink::louder(),
             Some(Told::Quieter) => sink::quieter(),
             Some(Told::Child) | None => {}

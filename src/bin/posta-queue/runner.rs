@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use posta::mail::id::Id;
 use posta::mail::status::Status;
+use posta::unix::notify;
 
 use posta::courier::order::{Answer, Failure, Order};
 use posta::courier::report::Report;
@@ -176,6 +177,7 @@ impl Runner {
     /// Runs until told to go.
     pub fn run(mut self, events: &Receiver<Event>) {
         loop {
+            notify::alive();
             match events.recv_timeout(self.patience(now())) {
                 Ok(event) => self.hear(event),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -201,7 +203,8 @@ impl Runner {
             self.troubled.front().map(|t| t.0),
         ];
         let next = times.into_iter().flatten().min().unwrap_or(now + 60 * SECOND);
-        Duration::from_micros(next.saturating_sub(now).clamp(1000, 60 * SECOND))
+        let wait = Duration::from_micros(next.saturating_sub(now).clamp(1000, 60 * SECOND));
+        notify::at_most(Some(wait)).unwrap_or(wait)
     }
 
     /// While terminating: whether something is still under way that is worth waiting for.

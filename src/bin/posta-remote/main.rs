@@ -32,7 +32,7 @@ use log::{error, info, warn};
 use posta::unix::pass::PacketListener;
 use posta::unix::signals::Signals;
 use posta::unix::users::{self, Account};
-use posta::unix::{listeners, privilege, sandbox, sysexits};
+use posta::unix::{listeners, notify, privilege, sandbox, sysexits};
 
 use posta::config::options::Daemon;
 use posta::config::{self, Config, ListenAddress};
@@ -97,6 +97,7 @@ fn start(file: Option<&Path>, config: &Config) -> Result<(), Failure> {
     let office = Arc::new(Office::new(settings, logins));
     let desk = Desk { office, listener, signals: &signals, trusted, reload: &reload };
     info!("posta-remote {} started", env!("CARGO_PKG_VERSION"));
+    notify::ready();
     desk.serve(config.remote.max_connections).map_err(|error| (sysexits::TEMPFAIL, error.to_string()))
 }
 

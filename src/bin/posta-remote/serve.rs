@@ -15,6 +15,7 @@ use log::{debug, error, info, warn};
 use thiserror::Error;
 
 use posta::mail::status::Status;
+use posta::unix::notify;
 use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
 use posta::unix::signals::{Signals, Told, wait_readable};
 
@@ -118,7 +119,9 @@ impl Desk<'_> {
     /// Waits for a runner; none if we are told to go first.
     fn next_runner(&self) -> Result<Option<Packets>, ServeError> {
         loop {
-            let ready = wait_readable(&[self.listener.as_fd(), self.signals.as_fd()], Some(ROUND));
+            notify::alive();
+            let ready =
+                wait_readable(&[self.listener.as_fd(), self.signals.as_fd()], notify::at_most(Some(ROUND)));
             let ready = ready.map_err(ServeError::Signals)?;
             self.office.sweep();
             if ready[1] && self.told_to_go()? {
@@ -144,7 +147,8 @@ impl Desk<'_> {
         let mut buffer = vec![0; MAX_PACKET];
         let mut swept = Instant::now();
         loop {
-            let ready = wait_readable(&[runner.as_fd(), self.signals.as_fd()], Some(ROUND));
+            notify::alive();
+            let ready = wait_readable(&[runner.as_fd(), self.signals.as_fd()], notify::at_most(Some(ROUND)));
             let ready = ready.map_err(ServeError::Signals)?;
             if ready[1] && self.told_to_go()? {
                 self.leave(runner, pool, &mut buffer);
@@ -184,8 +188,11 @@ impl Desk<'_> {
     fn told_to_go(&self) -> Result<bool, ServeError> {
         while let Some(told) = self.signals.next().map_err(ServeError::Signals)? {
             match told {
-                Told::Terminate => return Ok(true),
-                Told::Reload => (self.reload)(&self.office),
+                Told::Terminate => {
+                    notify::stopping();
+                    return Ok(true);
+                }
+                Told::Reload => notify::reloading(|| (self.reload)(&self.office)),
                 Told::Louder => sink::louder(),
                 Told::Quieter => sink::quieter(),
                 Told::Child => {}
@@ -227,6 +234,7 @@ impl Desk<'_> {
         let mut end = End::RunnerGone;
         let mut until = Instant::now() + ABANDON;
         while !flight.wait_until_empty(STEP) {
+            notify::alive();
             if end != End::Terminated && self.told_to_go()? {
                 end = End::Terminated;
                 until = until.min(Instant::now() + LEAVE);

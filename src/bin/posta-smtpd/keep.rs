@@ -12,6 +12,7 @@ use posta::net::seats::{Full, Seat};
 use posta::policy::chain::Client;
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
+use posta::unix::notify;
 use posta::unix::signals::Told;
 
 use crate::guest::text_of;
@@ -121,12 +122,13 @@ pub fn keep(
             Happening::Awake(session, why) => offer(pool, house, Job::Awake(session, cause(why))),
             Happening::TurnedAway(client) => turn_away(client, house),
             Happening::Told(Told::Reload) => {
-                if reload() {
+                if notify::reloading(&mut reload) {
                     acceptor.limit(house.terms().limits);
                 }
             }
             Happening::Told(Told::Terminate) if !house.is_closing() => {
                 log::info!("closing; {} sessions", acceptor.sessions());
+                notify::stopping();
                 house.close();
                 acceptor.close(Instant::now() + CLOSING_TIME);
             }

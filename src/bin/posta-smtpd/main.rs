@@ -62,7 +62,7 @@ use posta::policy::chain::Client;
 use posta::spool::Spool;
 use posta::unix::durable::Disk;
 use posta::unix::signals::Signals;
-use posta::unix::{privilege, sandbox, users};
+use posta::unix::{notify, privilege, sandbox, users};
 
 use house::{Entrance, House};
 use keep::Desk;
@@ -136,6 +136,7 @@ fn serve(config: &Config) -> Result<(), Unable> {
     let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
     let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
     log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
+    notify::ready();
     keep::keep(acceptor, &pool, &house, || reload(config, &house)).map_err(os_error("poll"))
 }
 

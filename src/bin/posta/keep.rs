@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 
 use posta::unix::child;
+use posta::unix::notify;
 use posta::unix::signals::{Signals, Told};
 
 use posta::config::{self, Config};
@@ -90,11 +91,15 @@ impl Keeper {
 
     /// Keeps everything running until SIGTERM, and then ends it.
     pub fn keep(mut self) {
+        // The sockets are bound: whoever connects now is served as soon as the program is there.
+        notify::ready();
         loop {
+            notify::alive();
             let wait = self.start_due().map_or(keys::LOOK, |wait| wait.min(keys::LOOK));
+            let wait = notify::at_most(Some(wait)).unwrap_or(wait);
             match self.signals.wait(Some(wait)) {
                 Ok(Some(Told::Terminate)) => break,
-                Ok(Some(Told::Reload)) => self.reload(),
+                Ok(Some(Told::Reload)) => notify::reloading(|| self.reload()),
                 Ok(Some(Told::Louder)) => sink::louder(),
                 Ok(Some(Told::Quieter)) => sink::quieter(),
                 Ok(Some(Told::Child) | None) => {}
@@ -233,6 +238,7 @@ impl Keeper {
 
     /// SIGTERM: the door first, then the others, and at last those who don't hear.
     fn end(&mut self) {
+        notify::stopping();
         info!("ending");
         let begun = Instant::now();
         self.tell(|program| program.name == SMTPD);

@@ -19,6 +19,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use crate::unix::notify;
 use crate::unix::signals::Signals;
 
 use super::parking::{Parked, Parking, Stay};
@@ -155,7 +156,8 @@ impl<S: Guest> Acceptor<S> {
 
     /// Waits for events and writes down what they mean.
     fn look(&mut self) -> io::Result<()> {
-        let limit = self.patience(Instant::now());
+        notify::alive();
+        let limit = notify::at_most(self.patience(Instant::now()));
         match self.poll.poll(&mut self.events, limit) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
