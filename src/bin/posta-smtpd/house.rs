@@ -139,6 +139,11 @@ impl House {
 }
 
 impl Terms {
+    /// The listener of that number.
+    pub fn entrance(&self, listener: usize) -> Entrance {
+        self.entrances.get(listener).copied().unwrap_or_default()
+    }
+
     /// What is still missing before anybody can be served.
     pub fn missing(&self) -> Option<&PathBuf> {
         self.users.as_ref().filter(|path| !path.exists())
