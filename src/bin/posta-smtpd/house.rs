@@ -70,6 +70,8 @@ pub struct Terms {
     pub hide_client: bool,
     /// The DNS is asked for clients' names.
     pub reverse_dns: bool,
+    /// The DNS is asked whether strangers' senders take mail at all.
+    pub refuse_null_mx_senders: bool,
     /// Strangers wait so long for their greeting.
     pub greet_pause: Option<Duration>,
     /// Who may say XCLIENT.
