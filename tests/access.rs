@@ -14,7 +14,8 @@ fn house(tables: &[(&str, &str)], settings: &str) -> Daemon {
         std::fs::write(ground.path(kind), text).unwrap();
         access += &format!("{kind} = \"{}\"\n", ground.path(kind).display());
     }
-    let zone = "127.0.0.2 PTR mx.good.example\nmx.good.example A 127.0.0.2\n";
+    let zone = "127.0.0.2 PTR mx.good.example\nmx.good.example A 127.0.0.2\n\
+                nomail.example MX 0 .\nbroken.example SERVFAIL\n";
     std::fs::write(ground.path("zone"), zone).unwrap();
     ground.configure(&format!(
         "[[listen]]\naddress = \"127.0.0.1:0\"\n[domains]\n\"x.example\" = {{ users = \"*\", mailbox = \"/nowhere/\" }}\n\
@@ -176,4 +177,24 @@ fn who_tries_names_out_has_to_go() {
     assert!(said[3].starts_with("550 5.1.1") && said[3].ends_with("[P0403]"), "{said:?}");
     assert!(said[4].starts_with("421 4.7.1") && said[4].ends_with("[P0408]"), "{said:?}");
     client.expect_end();
+}
+
+/// RFC 7505 4.2. Who may relay is not asked, and what can't be found out is taken.
+#[test]
+fn senders_whose_domain_takes_no_mail_are_refused() {
+    let daemon = house(&[], "");
+    let mut client = daemon.client_from("127.0.0.3");
+    client.greet();
+    client.say("MAIL FROM:<a@nomail.example>", "550 5.7.27 <a@nomail.example>: ");
+    for sender in ["", "a@mx.good.example", "a@broken.example", "a@nowhere.example", "a@[127.0.0.3]"] {
+        client.say(&format!("MAIL FROM:<{sender}>"), "250");
+        client.say("RSET", "250");
+    }
+    let mut ours = daemon.client_from("127.0.0.9");
+    ours.greet();
+    ours.say("MAIL FROM:<a@nomail.example>", "250");
+    let daemon = house(&[], "refuse_null_mx_senders = false\n");
+    let mut client = daemon.client_from("127.0.0.3");
+    client.greet();
+    client.say("MAIL FROM:<a@nomail.example>", "250");
 }

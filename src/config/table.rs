@@ -268,6 +268,8 @@ section! {
             "Strangers wait so long for their greeting; who talks before is refused. Empty: not at all.";
         refuse_own_name: bool = Flag, true, "Strangers that name themselves by our own name or address are refused.";
         refuse_bad_names: bool = Flag, false, "Strangers whose name in EHLO is no full host name are refused.";
+        refuse_null_mx_senders: bool = Flag, true,
+            "Strangers' senders are refused whose domain says in the DNS that it takes no mail (null MX).";
     }
 }
 

@@ -167,6 +167,10 @@ rules! {
         "Who has logged in may not send under this address."
         "Set the sender in the mail program to an address of this account."
         "Let the address belong to the login, see smtpd.login_senders.";
+    NULL_MX_SENDER = "P0304" 550 (7, 27) "sender without mail"
+        "The sender's domain says in the DNS that it takes no mail (null MX, RFC 7505 4.2)."
+        "Send from an address that can be answered."
+        "Set smtpd.refuse_null_mx_senders to false.";
     MESSAGES_OF_SENDER = "P0310" 450 (7, 1) "too many messages of a sender"
         "There are too many messages of this sender in a minute."
         "Wait a minute."

@@ -86,7 +86,7 @@ fn idle_sessions_cost_no_threads_and_go_on_later() {
     assert_eq!(daemon.ground.messages().len(), 61);
 }
 
-/// Each of them may take three minutes for its next piece, but not while it takes the threads from
+/// Each of them may take five minutes for its next piece, but not while it takes the threads from
 /// others: not even the first one, which had begun before there was a crowd.
 #[test]
 fn who_holds_threads_has_less_time_in_a_crowd() {

@@ -1,5 +1,6 @@
 //! posta-smtpd alone: TLS.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -144,6 +145,23 @@ fn what_comes_in_the_packet_of_starttls_is_not_obeyed() {
     client.send("STARTTLS\r\nMAIL FROM:<injected@b.test>\r\n");
     client.expect("554 5.5.0 ");
     client.expect_end();
+}
+
+/// Plain text there would be taken for a broken handshake: the closing has to say it.
+#[test]
+fn a_full_house_says_nothing_into_a_handshake() {
+    let mut daemon = secure_ground(&format!("{SECURE}max_sessions = 1\n")).start();
+    let _one = daemon.client();
+    let turned_away = |listener| {
+        let mut said = String::new();
+        let client = daemon.connect_to(listener, "127.0.0.2").unwrap();
+        client.into_reader().read_to_string(&mut said).unwrap();
+        said
+    };
+    assert!(turned_away(0).starts_with("421 4.3.2 "));
+    assert_eq!(turned_away(1), "");
+    daemon.wait_for_log("reject: CONNECT from unknown[127.0.0.2]: 421 4.3.2 ");
+    assert_eq!(daemon.read_log().matches("reject: CONNECT from unknown[127.0.0.2]").count(), 2);
 }
 
 #[test]

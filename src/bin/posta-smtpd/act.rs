@@ -74,7 +74,7 @@ impl Session {
                     return Ok(Next::Handshake);
                 }
                 Action::Judge(question) => {
-                    let verdict = self.judge(&question);
+                    let verdict = self.judge(&question, house);
                     self.named.remember(question);
                     self.server.on(Event::Judged(verdict))
                 }
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// Decides about a sender or a recipient.
-    fn judge(&mut self, question: &Question) -> Verdict {
+    fn judge(&mut self, question: &Question, house: &House) -> Verdict {
         if matches!(question, Question::Sender(_)) && self.must_turn_to_tls() {
             let text = "say STARTTLS first, and then log in";
             return Verdict::Refuse(rule::TLS_WANTED.reply(text));
@@ -169,7 +169,23 @@ impl Session {
         let asker = Asker { client: &self.guest.client, helo, sender };
         let (verdict, row) = judge(&self.terms, asker, question);
         self.discards.note(question, row);
-        verdict
+        match (question, &verdict) {
+            (Question::Sender(ReversePath::Mailbox(sender)), Verdict::Accept(_))
+                if self.is_without_mail(sender.domain(), house) =>
+            {
+                let text = format!("<{sender}>: the sender's domain takes no mail (null MX)");
+                Verdict::Refuse(rule::NULL_MX_SENDER.reply(text))
+            }
+            _ => verdict,
+        }
+    }
+
+    /// Whether nobody could be told of a failure, as the domain of a stranger's sender says itself (RFC
+    /// 7505 4.2).
+    fn is_without_mail(&self, domain: &str, house: &House) -> bool {
+        let address = self.guest.client.address.filter(|_| self.is_stranger());
+        let Some(address) = address.filter(|_| self.terms.refuse_null_mx_senders) else { return false };
+        house.directory.takes_no_mail(domain, address, self.is_hurried())
     }
 
     /// Who has to log in can do so under TLS only (RFC 8314 4.1).

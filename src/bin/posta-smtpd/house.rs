@@ -73,6 +73,8 @@ pub struct Terms {
     pub hide_client: bool,
     /// The DNS is asked for clients' names.
     pub reverse_dns: bool,
+    /// The DNS is asked whether strangers' senders take mail at all.
+    pub refuse_null_mx_senders: bool,
     /// Strangers wait so long for their greeting.
     pub greet_pause: Option<Duration>,
     /// Who may say XCLIENT.
@@ -143,6 +145,11 @@ impl House {
 }
 
 impl Terms {
+    /// The listener of that number.
+    pub fn entrance(&self, listener: usize) -> Entrance {
+        self.entrances.get(listener).copied().unwrap_or_default()
+    }
+
     /// What is still missing before anybody can be served.
     pub fn missing(&self) -> Option<&PathBuf> {
         self.users.as_ref().filter(|path| !path.exists())

@@ -93,7 +93,7 @@ impl Guest for Box<Session> {
 impl Desk {
     fn begin(&self, arrival: Arrival) -> Box<Session> {
         let terms = self.house.terms();
-        let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+        let entrance = terms.entrance(arrival.listener);
         let address = arrival.address.map(|address| address.ip());
         let client = Client { address, submission: entrance.submission, ..Client::default() };
         Box::new(Session::new(arrival.stream, client, entrance, terms, Some(arrival.seat)))
@@ -150,7 +150,7 @@ pub fn keep(
 /// is one of ours.
 fn pause(arrival: &Arrival, house: &House) -> Option<Duration> {
     let terms = house.terms();
-    let entrance = terms.entrances.get(arrival.listener).copied().unwrap_or_default();
+    let entrance = terms.entrance(arrival.listener);
     let address = arrival.address.map(|address| address.ip());
     let client = Client { address, ..Client::default() };
     let may_wait = !entrance.proxy && !entrance.implicit && address.is_some();
@@ -173,10 +173,16 @@ fn cause(why: Why) -> Cause {
 fn offer(pool: &Pool<Desk>, house: &House, job: Job) {
     let Err(job) = pool.offer(job) else { return };
     log::error!("more sessions wait for a worker than there can be");
-    let mut stream = match job {
-        Job::Arrived(arrival) => arrival.stream,
-        Job::Awake(session, _) => session.stream,
+    let (mut stream, listens) = match job {
+        Job::Arrived(arrival) => (arrival.stream, !house.terms().entrance(arrival.listener).implicit),
+        Job::Awake(session, _) => {
+            let listens = session.is_listening();
+            (session.stream, listens)
+        }
     };
+    if !listens {
+        return;
+    }
     stream.set_deadline(Some(Instant::now() + Duration::from_millis(10)));
     let mut word = Vec::new();
     refusal(&house.terms(), Full::House).write_to(&mut word);
@@ -204,7 +210,10 @@ fn turn_away(client: TurnedAway, house: &House) {
     };
     log::info!("{reject}");
     let mut word = Vec::new();
-    reply.write_to(&mut word);
+    // Into a handshake nothing can be said: the closing has to tell.
+    if !house.terms().entrance(client.listener).implicit {
+        reply.write_to(&mut word);
+    }
     client.dismiss(&word);
 }
 

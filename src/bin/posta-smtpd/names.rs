@@ -1,4 +1,4 @@
-//! What clients are called: the DNS, asked once in a session.
+//! What the DNS says of clients and of senders, to who can't wait for it long.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use posta::dns;
 use posta::dns::answer::{Answer, Kind, LookupError, Names};
+use posta::dns::mx::{MxError, order};
 use posta::dns::reverse::confirmed_name;
 
 /// How long one try of one name server may take.
@@ -15,7 +16,7 @@ const TRY: Duration = Duration::from_millis(500);
 /// After that nothing more is asked for one client.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The source of names.
+/// The source of names, for clients and for senders.
 pub struct Directory {
     names: Option<Arc<dyn Names>>,
     /// The source may know clients of this very host.
@@ -33,7 +34,9 @@ impl Directory {
     /// received all the same.
     pub fn open(zone: Option<&Path>, nameserver: Option<SocketAddr>) -> Directory {
         let names = dns::open_trying(zone, nameserver, TRY)
-            .inspect_err(|error| log::warn!("clients will have no names: {error}"))
+            .inspect_err(|error| {
+                log::warn!("clients will have no names, and senders are not looked up: {error}")
+            })
             .ok();
         Directory { names, knows_loopback: zone.is_some() || nameserver.is_some() }
     }
@@ -45,8 +48,18 @@ impl Directory {
         if address.is_loopback() && !self.knows_loopback {
             return Ok(None);
         }
-        let patience = if hurry { Duration::ZERO } else { PATIENCE };
-        confirmed_name(&Hasty { names: &**names, until: Instant::now() + patience }, address)
+        confirmed_name(&Hasty::new(&**names, hurry), address)
+    }
+
+    /// Whether a domain says that it takes no mail (RFC 7505), as a client at `address` has it for a
+    /// sender. What can't be found out now is no.
+    pub fn takes_no_mail(&self, domain: &str, address: IpAddr, hurry: bool) -> bool {
+        let Some(names) = &self.names else { return false };
+        if domain.starts_with('[') || (address.is_loopback() && !self.knows_loopback) {
+            return false;
+        }
+        let answer = Hasty::new(&**names, hurry).look_up(domain, Kind::Mx);
+        matches!(order(domain, answer, &[], &mut |_| 0), Err(MxError::TakesNoMail(_)))
     }
 }
 
@@ -54,6 +67,13 @@ impl Directory {
 struct Hasty<'a> {
     names: &'a dyn Names,
     until: Instant,
+}
+
+impl<'a> Hasty<'a> {
+    fn new(names: &'a dyn Names, hurry: bool) -> Hasty<'a> {
+        let patience = if hurry { Duration::ZERO } else { PATIENCE };
+        Hasty { names, until: Instant::now() + patience }
+    }
 }
 
 impl Names for Hasty<'_> {

@@ -343,6 +343,11 @@ impl Session {
         Some((Some(verb), self.server.on(event)))
     }
 
+    /// Whether the client can be told something: not while a handshake is due.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.stage == Stage::Talking || (self.stage == Stage::Entering && !self.entrance.implicit)
+    }
+
     /// Whether most workers are busy.
     pub(crate) fn is_hurried(&self) -> bool {
         self.hurry.load(Ordering::Relaxed)

@@ -50,6 +50,7 @@ pub fn terms(config: &Config) -> io::Result<Terms> {
         owners: Owners::load(smtpd.login_senders.as_deref(), &config.local.delimiter)?,
         hide_client: smtpd.hide_client,
         reverse_dns: smtpd.reverse_dns,
+        refuse_null_mx_senders: smtpd.refuse_null_mx_senders,
         greet_pause: smtpd.greet_pause,
         xclient_from: Networks::new(&smtpd.xclient_from),
         xforward_from: Networks::new(&smtpd.xforward_from),

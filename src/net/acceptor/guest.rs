@@ -59,7 +59,8 @@ impl<S: Guest> Waiting<S> {
 }
 
 fn turned_away<S>(arrival: Arrival, why: Turned) -> Happening<S> {
-    Happening::TurnedAway(TurnedAway { address: arrival.address, why, stream: arrival.stream })
+    let Arrival { stream, address, listener, .. } = arrival;
+    Happening::TurnedAway(TurnedAway { address, listener, why, stream })
 }
 
 impl<S: Guest> AsFd for Waiting<S> {

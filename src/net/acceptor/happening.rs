@@ -74,6 +74,8 @@ pub struct Arrival {
 pub struct TurnedAway {
     /// The client's address; none for a Unix socket.
     pub address: Option<SocketAddr>,
+    /// Which of the listeners it came by, in the order in which they were given.
+    pub listener: usize,
     /// Why.
     pub why: Turned,
     pub(super) stream: Stream,

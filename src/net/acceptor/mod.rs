@@ -295,7 +295,9 @@ impl<S: Guest> Acceptor<S> {
             seat = self.seats.take(client);
         }
         let happening = match seat {
-            Err(full) => Happening::TurnedAway(TurnedAway { address, why: Turned::Full(full), stream }),
+            Err(full) => {
+                Happening::TurnedAway(TurnedAway { address, listener, why: Turned::Full(full), stream })
+            }
             Ok(seat) => Happening::Arrived(Arrival { stream, address, listener, seat }),
         };
         self.happened.push_back(happening);
