@@ -38,7 +38,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("mailparse", &["mail/structure"]),
     ("memchr", &[]),
     ("mio", &["net/acceptor"]),
-    ("native_tls", &["net/tls"]),
     ("nix", &["unix/"]),
     ("openssl", &["net/tls", "route/signature", "sasl/", "unix/tls_sessions"]),
     ("regex", &["route/"]),

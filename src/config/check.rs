@@ -166,7 +166,10 @@ fn relays(config: &Config, reading: &mut Reading<'_>) {
         DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => Some(hop.clone()),
         _ => None,
     };
-    let way = |rule: &DomainRule| (rule.tls.unwrap_or(config.remote.tls), rule.login.clone(), rule.source);
+    let way = |rule: &DomainRule| {
+        let tls = rule.tls.unwrap_or(config.remote.tls);
+        (tls, rule.login.clone(), rule.source, rule.messages_per_minute)
+    };
     for (n, rule) in config.domains.iter().enumerate() {
         let Some(to) = hop(rule) else { continue };
         let other = config.domains[..n].iter().find(|other| hop(other).as_ref() == Some(&to));
@@ -174,6 +177,7 @@ fn relays(config: &Config, reading: &mut Reading<'_>) {
             let word = match () {
                 () if rule.login != other.login => "login",
                 () if rule.source != other.source => "source",
+                () if rule.messages_per_minute != other.messages_per_minute => "messages_per_minute",
                 () => "tls",
             };
             let what = format!(

@@ -175,8 +175,9 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
         }
         DomainFate::Users { .. } => {
             let sources = words.source != SourceAddresses::default();
-            if words.tls.is_some() || words.login.is_some() || sources {
-                return Err(wrong(None, "tls, login and source are words of a relay; here are users"));
+            if words.tls.is_some() || words.login.is_some() || sources || words.messages_per_minute > 0 {
+                let what = "tls, login, source and messages_per_minute are words of a relay; here are users";
+                return Err(wrong(None, what));
             }
         }
         DomainFate::RelayMx if words.login.is_some() => {
@@ -196,6 +197,7 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
         tls: words.tls,
         login: words.login.clone(),
         source: words.source,
+        messages_per_minute: words.messages_per_minute,
         ..DomainRule::new(domain, fate)
     })
 }

@@ -65,6 +65,8 @@ pub struct DomainRule {
     pub login: Option<PathBuf>,
     /// Where connections come from. A family without an address: as `remote.source` says.
     pub source: SourceAddresses,
+    /// Messages a minute that are sent there; 0: as many as there are.
+    pub messages_per_minute: u32,
 }
 
 /// Addresses of this host that connections to others come from; `None`: as the kernel chooses.
@@ -197,7 +199,7 @@ impl DomainRule {
     pub fn new(domain: &str, fate: DomainFate) -> DomainRule {
         let clients_only = domain == "*";
         let (domain, source) = (domain.to_string(), SourceAddresses::default());
-        DomainRule { domain, fate, clients_only, tls: None, login: None, source }
+        DomainRule { domain, fate, clients_only, tls: None, login: None, source, messages_per_minute: 0 }
     }
 }
 

@@ -190,6 +190,8 @@ section! {
         login: Option<PathBuf> = Maybe(Path), "", "The file with the user name and password for the relay.";
         source: SourceAddresses = Sources, "",
             "The address that connections come from, or one of each family. Empty: as remote.source.";
+        messages_per_minute: u32 = Number { least: 0, most: 1_000_000 }, 0,
+            "Messages a minute that are sent there. 0: as many as there are.";
     }
 }
 

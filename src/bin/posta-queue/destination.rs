@@ -56,6 +56,8 @@ pub struct Destination {
     pub slots: usize,
     /// It stands in its hand's ring.
     pub in_ring: bool,
+    /// Before that no job begins: it takes only so many messages a minute.
+    pub next_at: u64,
     failures: u32,
     rests_until: u64,
     why: String,
@@ -71,6 +73,7 @@ impl Destination {
             window: FIRST_WINDOW.min(most),
             slots: 0,
             in_ring: false,
+            next_at: 0,
             failures: 0,
             rests_until: 0,
             why: String::new(),

@@ -21,6 +21,7 @@ mod listed;
 mod message;
 mod pace;
 mod porter;
+mod rate;
 mod resting;
 mod runner;
 mod schedule;

@@ -19,6 +19,7 @@ use posta::mail::id::Id;
 use posta::spool::Place;
 
 use crate::destination::{Destination, Destinations, Hand};
+use crate::rate::Spacings;
 use crate::resting::{PAUSED, Resting};
 use crate::turns::{ALONE_AT_MOST, Crew};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub rest: u64,
     /// The longest that a deferred message is put off for since its destination rests or is paused.
     pub patience: u64,
+    /// Of jobs for destinations that take only so many messages a minute.
+    pub spacings: Spacings,
 }
 
 /// A message of the working set.
@@ -373,13 +376,16 @@ impl Schedule {
     pub fn wake_at(&self) -> Option<u64> {
         let due = self.waiting.first().map(|w| w.0).filter(|_| self.slots.len() < self.settings.slots);
         let alone = self.crews.iter().filter_map(|c| c.alone).map(|(_, since)| since + ALONE_AT_MOST);
-        alone.chain(due).min()
+        let spaced = self.crews.iter().filter_map(Crew::next_spaced);
+        alone.chain(due).chain(spaced).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use posta::config::{DomainFate, DomainRule};
 
     use crate::turns::{Ending, Job};
 
@@ -392,8 +398,13 @@ mod tests {
     }
 
     fn schedule(slots: usize, credits: usize) -> Schedule {
-        let mut s =
-            Schedule::new(Settings { slots, windows: [250, 20], rest: 60 * SECOND, patience: 3600 * SECOND });
+        let mut s = Schedule::new(Settings {
+            slots,
+            windows: [250, 20],
+            rest: 60 * SECOND,
+            patience: 3600 * SECOND,
+            spacings: Spacings::default(),
+        });
         s.hand_up(Hand::Local, credits);
         s.hand_up(Hand::Remote, credits);
         s
@@ -434,6 +445,27 @@ mod tests {
         s.forget(given[0].id);
         s.job_ended(given[0].number, Hand::Remote, Ending::Reached, "", NOW);
         assert_eq!(s.next_open(NOW), Some((id(10), Place::New)));
+    }
+
+    #[test]
+    fn a_destination_that_takes_so_many_a_minute_gets_them_evenly() {
+        let mut s = schedule(40, 1000);
+        let slow = DomainRule { messages_per_minute: 6, ..DomainRule::new("slow", DomainFate::RelayMx) };
+        s.settings.spacings = Spacings::new(&[slow]);
+        (0..6).for_each(|n| s.add_fresh(id(n)));
+        let to = |i: Id| (Hand::Remote, if i < id(3) { "slow" } else { "fast" }.to_string());
+        assert_eq!(open_all(&mut s, NOW, to), 6);
+        let given: Vec<Id> = jobs(&mut s, NOW).iter().map(|job| job.id).collect();
+        assert_eq!(given.iter().filter(|i| **i < id(3)).count(), 1, "others wait for nobody");
+        assert_eq!(given.len(), 4);
+        assert_eq!(s.wake_at(), Some(NOW + 10 * SECOND));
+        assert!(s.next_job(NOW + 10 * SECOND - 1).is_none());
+        let job = s.next_job(NOW + 10 * SECOND).unwrap();
+        assert_eq!(job.id, id(1));
+        // What could not be sent has used nothing up.
+        s.take_back(job.number, Hand::Remote);
+        assert_eq!(jobs(&mut s, NOW + 10 * SECOND).len(), 1);
+        assert_eq!(jobs(&mut s, NOW + 60 * SECOND)[0].id, id(2));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use posta::config::Config;
 use posta::logbook::history::Keep;
 
 use crate::pace::{Pace, Rules, Special};
+use crate::rate::Spacings;
 use crate::schedule;
 
 /// Jobs under way for one local destination.
@@ -54,5 +55,11 @@ pub fn schedule(config: &Config) -> schedule::Settings {
     let paces = rules.special.iter().map(|special| special.pace).chain([rules.usual]);
     let patience = paces.map(|pace| pace.longest_retry.max(pace.first_retry).min(pace.give_up)).min();
     let patience = patience.unwrap_or(rules.usual.give_up);
-    schedule::Settings { slots: config.queue.slots, windows, rest, patience }
+    schedule::Settings {
+        slots: config.queue.slots,
+        windows,
+        rest,
+        patience,
+        spacings: Spacings::new(&config.domains),
+    }
 }

@@ -1,6 +1,6 @@
 //! Jobs, in turn: what the hands are doing and what they do next. The schedule's other half.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use posta::mail::id::Id;
 
@@ -47,10 +47,29 @@ pub(crate) struct Crew {
     pub(crate) under_way: HashMap<u64, Job>,
     /// Destinations that have a job to give, in turn.
     ring: VecDeque<usize>,
+    /// Those whose next job has to wait for its time, and until when.
+    spaced: BTreeSet<(u64, usize)>,
     /// Jobs to be tried alone.
     pub(crate) suspects: VecDeque<Job>,
     /// The job that is tried alone just now, and since when.
     pub(crate) alone: Option<(u64, u64)>,
+}
+
+impl Crew {
+    /// When the first of the destinations that wait for their time may go on.
+    pub(crate) fn next_spaced(&self) -> Option<u64> {
+        self.spaced.first().map(|(at, _)| *at)
+    }
+
+    /// Lines those up whose time has come.
+    fn end_waits(&mut self, now: u64) {
+        while let Some(&(at, index)) = self.spaced.first()
+            && at <= now
+        {
+            self.spaced.pop_first();
+            self.ring.push_back(index);
+        }
+    }
 }
 
 impl Schedule {
@@ -85,6 +104,7 @@ impl Schedule {
 
     fn next_job_of(&mut self, hand: Hand, now: u64) -> Option<Job> {
         let crew = &mut self.crews[hand as usize];
+        crew.end_waits(now);
         if crew.under_way.len() >= crew.credits {
             return None;
         }
@@ -99,12 +119,16 @@ impl Schedule {
             crew.alone = Some((job.number, now));
             job
         } else {
-            let index = crew.ring.pop_front()?;
+            let index = self.next_in_ring(hand, now)?;
             let destination = &mut self.destinations[index];
             destination.in_ring = false;
             destination.queue.pop_front()?
         };
-        self.destinations[job.destination].running += 1;
+        let destination = &mut self.destinations[job.destination];
+        destination.running += 1;
+        if let Some(spacing) = self.settings.spacings.of(&destination.name) {
+            destination.next_at = now + spacing;
+        }
         self.line_up(job.destination);
         if let Some(slot) = self.slots.get_mut(&job.id) {
             slot.queued -= 1;
@@ -113,9 +137,24 @@ impl Schedule {
         Some(job)
     }
 
+    /// The next destination of the ring that may be given a job now; those that may not yet wait for
+    /// their time.
+    fn next_in_ring(&mut self, hand: Hand, now: u64) -> Option<usize> {
+        let crew = &mut self.crews[hand as usize];
+        loop {
+            let index = crew.ring.pop_front()?;
+            let next_at = self.destinations[index].next_at;
+            if next_at <= now {
+                return Some(index);
+            }
+            crew.spaced.insert((next_at, index));
+        }
+    }
+
     /// A job could not be sent after all (the hand's socket is full, or gone): it is queued again.
     pub fn take_back(&mut self, number: u64, hand: Hand) {
         let Some(job) = self.leave(number, hand) else { return };
+        self.destinations[job.destination].next_at = 0;
         if let Some(slot) = self.slots.get_mut(&job.id) {
             slot.queued += 1;
         }

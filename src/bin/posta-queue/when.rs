@@ -104,7 +104,13 @@ mod tests {
 
     #[test]
     fn each_destination_has_a_line_with_what_waits_for_it() {
-        let settings = Settings { slots: 40, windows: [250, 20], rest: 60 * SECOND, patience: 3600 * SECOND };
+        let settings = Settings {
+            slots: 40,
+            windows: [250, 20],
+            rest: 60 * SECOND,
+            patience: 3600 * SECOND,
+            spacings: Default::default(),
+        };
         let mut s = Schedule::new(settings.clone());
         let id = |n: usize| Id::parse(&format!("{n:015}")).unwrap();
         let dead = s.destinations.index(crate::destination::Hand::Remote, "dead.example", &settings);

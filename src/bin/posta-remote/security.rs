@@ -27,7 +27,7 @@ pub struct Way {
 /// The ways that the administrator has named.
 #[derive(Debug, Clone, Default)]
 pub struct Ways {
-    /// To the mail exchangers of a domain.
+    /// To the mail exchangers of a domain, or of all below it: `.example.org`.
     domains: HashMap<String, Way>,
     /// To a host that the administrator named. The configuration has no two for one host.
     hops: HashMap<Hop, Way>,
@@ -63,7 +63,11 @@ impl Ways {
     /// The way to a target, for a message that may only go under TLS or for any other.
     pub fn to(&self, target: &Target, require_tls: bool) -> Way {
         let named = match target {
-            Target::Mx(domain) => self.domains.get(domain),
+            Target::Mx(domain) => {
+                // `.example.org` speaks for all domains below it, the nearest first.
+                let above = domain.match_indices('.').map(|(at, _)| &domain[at..]);
+                std::iter::once(domain.as_str()).chain(above).find_map(|name| self.domains.get(name))
+            }
             Target::Smtp(hop) | Target::Lmtp(hop) => self.hops.get(hop),
             Target::Local(_) => None,
         };
@@ -119,6 +123,7 @@ mod tests {
         let relay = |text: &str| DomainFate::RelayTo(hop(text));
         let rules = [
             rule("a.example", DomainFate::RelayMx, Some(RelayTls::Verify)),
+            rule(".below.example", DomainFate::RelayMx, Some(RelayTls::Verify)),
             rule("b.example", relay("relay.example"), Some(RelayTls::None)),
             rule("c.example", relay("relay.example:465"), None),
             rule("d.example", DomainFate::Lmtp(hop("unix:/run/lmtp")), None),
@@ -129,6 +134,8 @@ mod tests {
         let tls = |target: &Target, require| ways.to(target, require).tls;
         assert_eq!(tls(&mx("a.example"), false), Some(Demand::Certificate));
         assert_eq!(tls(&mx("other.example"), false), Some(Demand::Encryption));
+        assert_eq!(tls(&mx("x.y.below.example"), false), Some(Demand::Certificate));
+        assert_eq!(tls(&mx("below.example"), false), Some(Demand::Encryption));
         assert_eq!(tls(&mx("other.example"), true), Some(Demand::Certificate));
         assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
         assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
