@@ -14,6 +14,7 @@ use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::unix::signals::Told;
 
+use crate::count;
 use crate::guest::text_of;
 use crate::house::{House, Terms};
 use crate::session::{Bench, Cause, Left, Session};
@@ -200,6 +201,7 @@ fn turn_away(client: TurnedAway, house: &House) {
         helo: "",
         session: None,
     };
+    count::refusal(&reply);
     log::info!("{reject}");
     let mut word = Vec::new();
     reply.write_to(&mut word);

@@ -1,4 +1,4 @@
-//! `show`, `cat`, `metrics`: one message, or the counters, as posta-queue tells them.
+//! `show`, `cat`, `when`: one message, or what waits, as posta-queue tells it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,14 +22,6 @@ use crate::{PATIENCE, Refusal, refusal};
 pub fn show(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let order = Order::Show(one_id("show", words)?);
     print_answers(&order, config)
-}
-
-/// Counters.
-pub fn metrics(words: &[String], config: &Config) -> Result<u8, Refusal> {
-    if !words.is_empty() {
-        return Err(Refusal::usage("metrics takes nothing"));
-    }
-    print_answers(&Order::Metrics, config)
 }
 
 /// What waits for what, a line for each destination.
