@@ -26,6 +26,9 @@ fn an_audit_comes_out_even_and_finds_what_is_lost() {
     // Nobody listens there.
     let late = house.send("a@x.example", &["bob@elsewhere.example"], MESSAGE);
     house.wait_for_log(&[&late, "status=deferred"]);
+    let waits = house.output("postactl", &["when", "--json"]);
+    let wait: serde_json::Value = serde_json::from_str(waits.lines().next().unwrap()).unwrap();
+    assert!(wait["destination"].is_string() && wait["deferred"].is_u64(), "{waits}");
     let audit = || house.command("postactl", &["audit", "--since", "1h"]).output().unwrap();
     let told = wait_for("the history has it all", || {
         let output = audit();

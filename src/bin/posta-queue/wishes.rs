@@ -84,10 +84,7 @@ impl Runner {
             Order::Pause(name) => self.pause(name, &reply, now),
             Order::Resume(name) => self.resume(name, &reply, now),
             Order::When => {
-                self.schedule
-                    .when()
-                    .into_iter()
-                    .for_each(|line| reply.answer(Answer::Text(line.in_words(now))));
+                self.schedule.when().iter().for_each(|wait| reply.answer(Answer::Wait(wait.told(now))));
                 reply.answer(Answer::End);
             }
             Order::Release(id) if self.scanned && !self.schedule.may_be_held(*id) => {

@@ -23,6 +23,7 @@ mod permissions;
 mod session;
 mod show;
 mod totals;
+mod when;
 mod word;
 
 use std::path::PathBuf;
@@ -114,7 +115,7 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Resume => change::of_domain(Order::Resume, rest, config),
         Word::Session => session::session(rest, config),
         Word::Audit => audit::audit(rest, config),
-        Word::When => show::when(rest, config),
+        Word::When => when::when(rest, config),
         Word::Why => explain::why(rest, config),
         Word::Cdb => cdb::build(rest, config),
         Word::Passwd => passwd::passwd(rest, config),

@@ -53,7 +53,7 @@ pub const WORDS: [Row; 20] = [
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
     row(Word::Pause, "pause", "DOMAIN", "try nothing for a domain until it is resumed"),
     row(Word::Resume, "resume", "DOMAIN", "end a pause, and try now what waits"),
-    row(Word::When, "when", "", "say what waits for what, and until when"),
+    row(Word::When, "when", "[--json]", "say what waits for what, and until when"),
     row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Session, "session", "ID", "print what was said last in a session that went wrong"),
     row(Word::Audit, "audit", "--since TIME", "see whether every message taken has an end, or is queued"),
