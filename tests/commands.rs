@@ -340,6 +340,37 @@ fn why_says_where_an_address_leads() {
 }
 
 #[test]
+fn why_judges_a_client_as_the_server_does() {
+    let place = Place::new();
+    let tables = ["clients", "senders"].map(|name| format!("{name} = \"{}\"\n", place.path(name).display()));
+    fs::write(place.path("clients"), "192.0.2.1 refuse we had words\n192.0.2.3 discard\n").unwrap();
+    fs::write(place.path("senders"), "# nobody\nspammer@z.example refuse\n").unwrap();
+    fs::write(place.path("aliases"), "").unwrap();
+    let domains = "[domains]\n\"y.example\" = { relay = \"127.0.0.1:26\", tls = \"verify\" }\n";
+    place.configure(&format!("{domains}[access]\n{}", tables.concat()));
+    let why = |client: &str, from: &str| {
+        said(&place.postactl(&["why", "--client", client, "--from", from, "bob@y.example"]))
+    };
+    let refused = why("192.0.2.1", "a@x.example");
+    assert!(refused.contains("/clients:1: refuse\n"), "{refused}");
+    assert!(refused.contains("at CONNECT, 554 5.7.1 [192.0.2.1]: we had words [P0201]\n"), "{refused}");
+    let refused = why("192.0.2.2", "spammer@z.example");
+    assert!(refused.contains("/senders:2: refuse\n") && refused.contains("at MAIL, 5"), "{refused}");
+    let taken = why("192.0.2.2", "a@x.example");
+    assert!(taken.starts_with("taken from 192.0.2.2\n"), "{taken}");
+    assert!(taken.contains("127.0.0.1:26 by SMTP, under TLS only and with a good certificate\n"), "{taken}");
+    assert!(why("192.0.2.3", "").contains("and thrown away, by clients table "), "discarded");
+    let output = place.postactl(&["why", "--json", "--client", "192.0.2.1", "bob@y.example"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let client = &told["client"];
+    assert_eq!(
+        (&client["taken"], &client["at"], &client["rows"][0]["line"]),
+        (&false.into(), &"CONNECT".into(), &1.into())
+    );
+    assert_eq!(told["tls"][0], "verify");
+}
+
+#[test]
 fn bv_says_where_addresses_lead_and_sends_nothing() {
     let place = Place::new();
     let more =

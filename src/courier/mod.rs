@@ -15,3 +15,4 @@ pub mod forward;
 pub mod order;
 pub mod report;
 pub mod request;
+pub mod wait;

@@ -4,6 +4,7 @@
 use crate::mail::id::Id;
 
 use super::fields::{FieldError, Reader, Writer};
+use super::wait::Wait;
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Order {
 pub enum Answer {
     /// A message.
     Row(Row),
+    /// A destination that something waits for.
+    Wait(Wait),
     /// A line for people.
     Text(String),
     /// The order was not carried out: what kind of reason that has, and the reason for people.
@@ -167,6 +170,7 @@ impl Answer {
         let mut w = Writer::default();
         match self {
             Answer::Row(row) => row.encode(&mut w),
+            Answer::Wait(wait) => wait.encode(&mut w),
             Answer::Text(text) => w.put("text", text),
             Answer::Failed(failure, why) => {
                 w.put("failed", failure.word());
@@ -182,6 +186,9 @@ impl Answer {
         let mut r = Reader::new(packet);
         if let Some(text) = r.optional_text("text")? {
             return Ok(Answer::Text(text.to_string()));
+        }
+        if let Some(destination) = r.optional_text("wait")? {
+            return Wait::decode(destination, &mut r).map(Answer::Wait);
         }
         if let Some(word) = r.optional_text("failed")? {
             let failure = Failure::parse(word).ok_or(FieldError::Value("failed"))?;
@@ -273,6 +280,19 @@ mod tests {
             next: Some(2),
             reason: "connection refused".into(),
         };
+        let wait = |rests| Wait {
+            destination: "example.net".into(),
+            deferred: 3,
+            next: Some(7),
+            queued: 2,
+            running: 1,
+            paused: true,
+            rests,
+        };
+        for wait in [wait(None), wait(Some((9, "connection refused".into())))] {
+            let answer = Answer::Wait(wait);
+            assert_eq!(Answer::decode(&answer.encode().unwrap()), Ok(answer));
+        }
         let failed = Failure::WORDS.map(|(failure, _)| Answer::Failed(failure, "y".into()));
         for answer in [Answer::Row(row(2)), Answer::Text("x".into()), Answer::End].into_iter().chain(failed) {
             assert_eq!(Answer::decode(&answer.encode().unwrap()), Ok(answer));

@@ -70,8 +70,29 @@ impl History {
 
 /// What was noted of a message, oldest first: when, in microseconds since 1970, and what.
 pub fn find(folder: &Path, id: Id) -> io::Result<Vec<(u64, String)>> {
-    let first_day = id.made().map(day).unwrap_or_default();
     let mut found = Vec::new();
+    scan(folder, id.made().unwrap_or_default(), &mut |at, named, text| {
+        if named == id.as_str() {
+            found.push((at, text.to_string()));
+        }
+    })?;
+    Ok(found)
+}
+
+/// All that was noted since then (microseconds since 1970), oldest first.
+pub fn each(folder: &Path, since: u64, hear: &mut dyn FnMut(Id, &str)) -> io::Result<()> {
+    scan(folder, since, &mut |at, named, text| {
+        if at >= since
+            && let Some(id) = Id::parse(named)
+        {
+            hear(id, text);
+        }
+    })
+}
+
+/// Every line of the days from `since` on: when, of whom, and what.
+fn scan(folder: &Path, since: u64, hear: &mut dyn FnMut(u64, &str, &str)) -> io::Result<()> {
+    let first_day = day(since);
     for name in names(folder)?.into_iter().filter(|name| *name >= first_day) {
         let mut file = BufReader::new(File::open(folder.join(name))?);
         let mut line = Vec::new();
@@ -79,15 +100,14 @@ pub fn find(folder: &Path, id: Id) -> io::Result<Vec<(u64, String)>> {
             let text = String::from_utf8_lossy(&line);
             let mut words = text.trim_end().splitn(3, ' ');
             if let (Some(at), Some(named), Some(text)) = (words.next(), words.next(), words.next())
-                && named == id.as_str()
                 && let Ok(at) = at.parse()
             {
-                found.push((at, text.to_string()));
+                hear(at, named, text);
             }
             line.clear();
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The files, oldest first; none if there is no folder.
@@ -210,6 +230,9 @@ mod tests {
         drop(writer);
         let wanted = [(NOW, "from=<a@b>, size=3".to_string()), (NOW + DAY, "two\\nlines".to_string())];
         assert_eq!(find(&folder, ids[0]).unwrap(), wanted);
+        let mut since = Vec::new();
+        each(&folder, NOW + 1, &mut |id, text| since.push((id, text.to_string()))).unwrap();
+        assert_eq!(since, [(ids[1], "another".to_string()), (ids[0], "two\\nlines".to_string())]);
     }
 
     #[test]

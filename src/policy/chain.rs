@@ -91,6 +91,22 @@ impl Policy {
         self.access.client(client, now)
     }
 
+    /// Every row of the administrator's tables that speaks of a message, for who asks why: of its
+    /// client, of the name that this gives itself, of its sender and of a recipient.
+    pub fn findings(
+        &self,
+        client: &Client,
+        helo: &str,
+        sender: &ReversePath,
+        recipient: &Mailbox,
+        now: Instant,
+    ) -> Vec<Finding> {
+        let access = &self.access;
+        let by_client = [self.finding(client, now), access.helo(helo, now)];
+        let by_message = [access.sender(sender, now), access.recipient(recipient, now)];
+        by_client.into_iter().chain(by_message).flatten().collect()
+    }
+
     /// Whether a rule asks for the names of clients.
     pub fn asks_for_names(&self, now: Instant) -> bool {
         self.access.asks_for_names(now)

@@ -1,4 +1,4 @@
-//! The flight recorder: what is kept of sessions, and of which.
+//! What is left of sessions: the flight recorder, and the counters.
 
 use std::fs;
 use std::process::Command;
@@ -82,4 +82,36 @@ fn a_session_that_goes_well_leaves_nothing_and_one_that_is_lost_does() {
         !told.is_empty()
     });
     assert!(told.ends_with(" = the client is gone\n"), "{told}");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let mut daemon = Ground::new(SETTINGS).start();
+    let mut client = daemon.client();
+    client.begin("alice@example.org");
+    client.send(".\r\n");
+    client.expect("250");
+    client.say("RCPT TO:<bob@elsewhere.test>", "503");
+    client.say("MAIL FROM:<sender@client.test>", "250");
+    client.say("RCPT TO:<bob@elsewhere.test>", "554");
+    client.say("QUIT", "221");
+    client.expect_end();
+    daemon.signal("-TERM");
+    daemon.wait_for_end();
+    let mut postactl = Command::new(env!("CARGO_BIN_EXE_postactl"));
+    let file = daemon.ground.path("posta.prom");
+    postactl.arg("-c").arg(daemon.ground.path("posta.toml")).args(["metrics", "--file"]).arg(&file);
+    // Nobody can be asked about the queue.
+    assert_eq!(postactl.output().unwrap().status.code(), Some(69));
+    let text = fs::read_to_string(file).unwrap();
+    for line in [
+        "posta_up{program=\"posta-queue\"} 0\n",
+        "posta_smtpd_sessions_total 1\n",
+        "posta_smtpd_messages_total 1\n",
+        "posta_smtpd_refusals_total{rule=\"P0404\"} 1\n",
+        "posta_smtpd_refusals_total{rule=\"none\"} 1\n",
+        "posta_smtpd_odd_sessions_total 1\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in:\n{text}");
+    }
 }

@@ -34,7 +34,7 @@ fn a_message_in_chunks_with_pauses() {
     wait_until("the chunk is waited for", || daemon.read_log().contains("client=unknown[127.0.0.1]"));
     client.send("\0\n\rc");
     client.expect("250");
-    wait_until("the session is parked", || daemon.status("Threads") < 8);
+    wait_until("the session is parked", || daemon.status("Threads") < 9);
     client.send("BDAT 3\r\ndefBDAT 0 LAST\r\n");
     client.expect("250");
     client.expect("250 2.0.0 Ok: queued as ");

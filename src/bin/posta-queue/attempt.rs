@@ -18,7 +18,7 @@ use posta::spool::{Entry, Place, Record};
 
 use crate::bounce::Notice;
 use crate::clerk::{End, Filed, Task};
-use crate::destination::Hand;
+use crate::destination::{Hand, of_target};
 use crate::message::{Message, News};
 use crate::runner::{FILE_AGAIN, NOTE_AFTER, Runner, now};
 use crate::schedule::{Admission, Part, SECOND};
@@ -293,6 +293,10 @@ impl Runner {
             Fate::Never => 2,
         };
         self.counters.recipients[at] += 1;
+        self.counters.by_hand[of_target(&target.leaf.target).0 as usize][at] += 1;
+        if at == 0 {
+            self.counters.delay += now.saturating_sub(envelope.arrived);
+        }
         self.log_delivery(message, &target.leaf.address, original.as_deref().unwrap_or_default(), news, now);
     }
 

@@ -132,6 +132,10 @@ pub struct Counters {
     pub recipients: [u64; 3],
     /// Notices sent.
     pub notices: u64,
+    /// By posta-local, by posta-remote: recipients delivered, deferred, bounced.
+    pub by_hand: [[u64; 3]; 2],
+    /// From the arrival of delivered mail to its delivery: microseconds, summed up.
+    pub delay: u64,
 }
 
 /// Now, in microseconds since 1970.

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use posta::courier::wait::Wait as Told;
+
 use crate::destination::{Destination, hash};
-use crate::runner::date;
-use crate::schedule::Schedule;
+use crate::schedule::{SECOND, Schedule};
 
 /// One destination.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,20 +76,19 @@ impl Wait {
         self.deferred.count > 0 || self.jobs != [0; 2] || self.paused
     }
 
-    /// As a person reads it.
-    pub fn in_words(&self, now: u64) -> String {
+    /// For who has asked.
+    pub fn told(&self, now: u64) -> Told {
         let Wait { name, deferred, jobs: [queued, running], .. } = self;
-        let mut text = format!("{name}: {} deferred, {queued} queued, {running} under way", deferred.count);
-        if deferred.count > 0 {
-            text += &format!("; next: {}", date(deferred.next));
+        let rests = self.rests.as_ref().filter(|(until, _)| now < *until);
+        Told {
+            destination: name.clone(),
+            deferred: deferred.count as u64,
+            next: (deferred.count > 0).then_some(deferred.next / SECOND),
+            queued: *queued as u64,
+            running: *running as u64,
+            paused: self.paused,
+            rests: rests.map(|(until, why)| (until / SECOND, why.clone())),
         }
-        if self.paused {
-            text += "; paused";
-        }
-        if let Some((until, why)) = self.rests.as_ref().filter(|(until, _)| now < *until) {
-            text += &format!("; rests until {}: {why}", date(*until));
-        }
-        text
     }
 }
 
@@ -96,7 +96,7 @@ impl Wait {
 mod tests {
     use posta::mail::id::Id;
 
-    use crate::schedule::{SECOND, Settings};
+    use crate::schedule::Settings;
 
     use super::*;
 
@@ -120,12 +120,14 @@ mod tests {
         s.found_waiting(id(7), NOW, hash("slow.example"));
         s.found_waiting(id(8), NOW, hash("never seen"));
         s.found_waiting(id(9), NOW, 0);
-        let lines: Vec<String> = s.when().iter().map(|wait| wait.in_words(NOW)).collect();
-        assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].starts_with("dead.example: 3 deferred, 0 queued, 0 under way; next: "), "{lines:?}");
-        assert!(lines[0].ends_with(": connection refused"), "{lines:?}");
-        assert!(lines[1].starts_with("(several, or not tried since the start): 2 deferred"), "{lines:?}");
-        assert!(lines[2].contains("slow.example: 1 deferred") && lines[2].ends_with("; paused"), "{lines:?}");
-        assert!(!s.when()[0].in_words(NOW + 61 * SECOND).contains("rests"));
+        let waits: Vec<Told> = s.when().iter().map(|wait| wait.told(NOW)).collect();
+        assert_eq!(waits.len(), 3, "{waits:?}");
+        let found = |n: usize| (waits[n].destination.as_str(), waits[n].deferred, waits[n].paused);
+        assert_eq!(found(0), ("dead.example", 3, false));
+        assert_eq!(waits[0].next, Some(NOW / SECOND));
+        assert_eq!(waits[0].rests.as_ref().map(|(_, why)| why.as_str()), Some("connection refused"));
+        assert_eq!(found(1), ("(several, or not tried since the start)", 2, false));
+        assert!(waits[2].destination.contains("slow.example") && waits[2].paused, "{waits:?}");
+        assert_eq!((waits[2].deferred, s.when()[0].told(NOW + 61 * SECOND).rests), (1, None));
     }
 }

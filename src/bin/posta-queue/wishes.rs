@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use posta::mail::id::Id;
 use posta::mail::status::Status;
@@ -83,10 +84,7 @@ impl Runner {
             Order::Pause(name) => self.pause(name, &reply, now),
             Order::Resume(name) => self.resume(name, &reply, now),
             Order::When => {
-                self.schedule
-                    .when()
-                    .into_iter()
-                    .for_each(|line| reply.answer(Answer::Text(line.in_words(now))));
+                self.schedule.when().iter().for_each(|wait| reply.answer(Answer::Wait(wait.told(now))));
                 reply.answer(Answer::End);
             }
             Order::Release(id) if self.scanned && !self.schedule.may_be_held(*id) => {
@@ -246,6 +244,17 @@ impl Runner {
         for (name, count) in totals {
             text.push_str(&format!("# TYPE {name} counter\n{name} {count}\n"));
         }
+        text.push_str("# TYPE posta_deliveries_total counter\n");
+        for (by, counts) in ["local", "remote"].iter().zip(c.by_hand) {
+            for (status, count) in ["sent", "deferred", "bounced"].iter().zip(counts) {
+                let labels = format!("by=\"{by}\",status=\"{status}\"");
+                text.push_str(&format!("posta_deliveries_total{{{labels}}} {count}\n"));
+            }
+        }
+        let delay = Duration::from_micros(c.delay).as_secs_f64();
+        text.push_str("# TYPE posta_delivery_delay_seconds summary\n");
+        text.push_str(&format!("posta_delivery_delay_seconds_sum {delay}\n"));
+        text.push_str(&format!("posta_delivery_delay_seconds_count {}\n", c.recipients[0]));
         text
     }
 }

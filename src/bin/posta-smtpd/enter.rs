@@ -14,6 +14,7 @@ use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::smtp::server::{Action, Event, Server};
 
+use crate::count;
 use crate::guest::Guest;
 use crate::house::House;
 use crate::keep;
@@ -140,6 +141,7 @@ impl Session {
         self.stream.set_deadline(Some(self.deadline));
         if let Err(fault) = self.stream.secure(&certificates) {
             log::info!("SSL_accept error from {peer}: {}", Said(&fault.to_string()));
+            count::NO_TLS.add(1);
             self.flight.note(format_args!("handshake: {fault}"));
             return Err(Loss::Unsecured);
         }
@@ -148,6 +150,7 @@ impl Session {
         // As Postfix calls them: a client is anonymous, or one whose certificate has been verified.
         let kind = if tls.fingerprint.is_some() { "Trusted" } else { "Anonymous" };
         log::info!("{kind} TLS connection established from {peer}: {encryption}");
+        count::TLS.add(1);
         self.flight.note(format_args!("{encryption}"));
         self.guest.client.fingerprint.clone_from(&tls.fingerprint);
         Ok(())

@@ -6,6 +6,7 @@ use posta::sasl::dialogue::Refusal;
 use posta::sasl::mechanism::Binding;
 use posta::smtp::server::LogIn;
 
+use crate::count;
 use crate::login::{Attempt, Login, Step};
 use crate::session::Session;
 
@@ -48,10 +49,12 @@ impl Session {
                 LogIn::Challenge(challenge)
             }
             Step::Done { login } => {
+                count::LOGINS.add(1);
                 self.guest.log_in(&login, mechanism);
                 LogIn::Done(login)
             }
             Step::Refused { why, wait } => {
+                count::NO_LOGINS.add(1);
                 // As Postfix says it, for the tools that read its log.
                 let peer = self.guest.peer();
                 log::warn!("{peer}: SASL {mechanism} authentication failed: {}", words(why));

@@ -15,6 +15,7 @@ use posta::smtp::rule;
 use posta::unix::notify;
 use posta::unix::signals::Told;
 
+use crate::count;
 use crate::guest::text_of;
 use crate::house::{House, Terms};
 use crate::session::{Bench, Cause, Left, Session};
@@ -208,6 +209,7 @@ fn turn_away(client: TurnedAway, house: &House) {
         helo: "",
         session: None,
     };
+    count::refusal(&reply);
     log::info!("{reject}");
     let mut word = Vec::new();
     // Into a handshake nothing can be said: the closing has to tell.

@@ -18,11 +18,12 @@
 //!
 //! SECURITY
 //!   Security critical: reads from strangers.
-//!   Opens: its configuration, `run/users`, the aliases and tables, `run/sessions/`, and `spool/new/`,
+//!   Opens: its configuration, `run/users`, the aliases and tables, `run/sessions/`, `run/counters/`, and `spool/new/`,
 //!   where it only makes files; and before it gives its rights up the TLS keys, unless the keeper hands them over.
 //!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
 
 mod act;
+mod count;
 mod discard;
 mod enter;
 mod exchange;
@@ -134,10 +135,16 @@ fn serve(config: &Config) -> Result<(), Unable> {
         Acceptor::open(listeners, signals, settings::limits(config)).map_err(os_error("acceptor"))?;
     acceptor.expect_proxies(&config.listen.iter().map(|entry| entry.proxy).collect::<Vec<bool>>());
     let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
+    let counters = config.run.join("counters").join(PROGRAM);
+    if let Err(error) = count::keep(counters.clone()) {
+        log::warn!("{}: {error}; \"postactl metrics\" lacks this program", counters.display());
+    }
     let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
     log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
     notify::ready();
-    keep::keep(acceptor, &pool, &house, || reload(config, &house)).map_err(os_error("poll"))
+    let kept = keep::keep(acceptor, &pool, &house, || reload(config, &house)).map_err(os_error("poll"));
+    count::end(&counters);
+    kept
 }
 
 /// Serves the one client on standard input.
@@ -175,15 +182,17 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
 /// Becomes the user of the configuration, if we are root and may.
 fn give_rights_up(config: &Config) -> Result<(), Unable> {
     privilege::set_umask(0o027);
-    let sessions = config.run.join("sessions");
-    let make_sessions = |owner| {
-        if let Err(error) = sessions::make(&sessions, owner) {
-            log::warn!("{}: {error}; sessions are not kept", sessions.display());
+    let make_folders = |owner| {
+        for (name, lost) in [("sessions", "sessions are not kept"), ("counters", "nothing is counted")] {
+            let folder = config.run.join(name);
+            if let Err(error) = sessions::make(&folder, owner) {
+                log::warn!("{}: {error}; {lost}", folder.display());
+            }
         }
     };
     if !privilege::is_root() {
         log::debug!("not started by root: keeping the rights of user id {}", users::current().1);
-        make_sessions(None);
+        make_folders(None);
     } else if config.drop_privileges {
         let user = &config.user;
         let account = users::by_name(user).map_err(os_error(user))?.ok_or_else(|| {
@@ -192,10 +201,10 @@ fn give_rights_up(config: &Config) -> Result<(), Unable> {
                 format!("user = \"{user}\": no such account; make it, or set drop_privileges = false"),
             )
         })?;
-        make_sessions(Some((account.uid, account.gid)));
+        make_folders(Some((account.uid, account.gid)));
         privilege::become_account(&account).map_err(os_error(user))?;
     } else {
-        make_sessions(None);
+        make_folders(None);
         log::warn!("drop_privileges = false: this program reads from strangers and is still root");
     }
     sandbox::no_new_privileges().map_err(os_error("no_new_privs"))

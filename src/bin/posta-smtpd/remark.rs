@@ -8,6 +8,7 @@ use posta::smtp::reply::Reply;
 use posta::smtp::rule;
 use posta::smtp::server::{Action, Event};
 
+use crate::count;
 use crate::guest::text_of;
 use crate::session::Session;
 use crate::tally::{Verb, brief};
@@ -25,12 +26,15 @@ impl Session {
                 self.flight.is_odd();
             }
         }
-        self.receiving = None;
+        if self.receiving.take().is_some() && reply.code < 400 {
+            count::MESSAGES.add(1);
+        }
     }
 
     /// The line of a refusal.
     pub(crate) fn log_reject(&mut self, reply: &Reply) {
         let session = Some(self.flight.is_odd());
+        count::refusal(reply);
         let (helo, extended) = self.server.greeted_as().unwrap_or_default();
         let sender = self.named.sender.as_ref().map(ReversePath::to_string);
         let recipient = self.named.recipient.as_ref().map(Mailbox::to_string);
@@ -80,6 +84,7 @@ impl Session {
             return;
         };
         log::info!("disconnect from {peer}{tally} session={session}");
+        count::ODD.add(1);
         sessions.keep(session, &format!("session {session} with {peer}{tally}\n{}", self.flight.text()));
     }
 

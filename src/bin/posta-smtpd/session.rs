@@ -26,6 +26,7 @@ use posta::smtp::server::{Action, Event, Server, Service};
 use posta::spool::Committed;
 
 use crate::act::Next;
+use crate::count;
 use crate::discard::Discards;
 use crate::exchange::Exchange;
 use crate::guest::Guest;
@@ -206,6 +207,7 @@ impl Session {
         terms: Arc<Terms>,
         seat: Option<Seat>,
     ) -> Session {
+        count::SESSIONS.add(1);
         Session {
             stream,
             server: Server::new(Arc::clone(&terms.smtp), Service::default()),

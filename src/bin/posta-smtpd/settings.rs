@@ -3,13 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use posta::config::{Config, DomainFate, Fault, Limits as Rates, Listen, ListenTls, Users};
+use posta::config::{Config, DomainFate, Listen, ListenTls, Users};
 use posta::net::seats::Limits;
 use posta::net::tls_server::TlsFiles;
-use posta::policy;
-use posta::policy::access::{Access, Networks, Places};
+use posta::policy::access::Networks;
 use posta::policy::chain::{Policy, Rules};
-use posta::policy::helo::Checks;
 use posta::route::{self, Router};
 use posta::smtp::server;
 
@@ -27,17 +25,7 @@ pub fn terms(config: &Config) -> io::Result<Terms> {
             max_recipients: smtpd.max_recipients,
             max_errors: smtpd.max_errors,
         }),
-        policy: Policy::new(Rules {
-            relay_from: Networks::new(&smtpd.relay_from),
-            relay_fingerprints: smtpd.relay_fingerprints.clone(),
-            access: access(config)?,
-            helo: Checks {
-                hostname: config.hostname.clone(),
-                refuse_own_name: smtpd.refuse_own_name,
-                refuse_bad_names: smtpd.refuse_bad_names,
-            },
-            limits: rates(&config.limits),
-        }),
+        policy: Policy::new(Rules::of(config)?),
         limits: limits(config),
         entrances: config.listen.iter().map(entrance).collect(),
         command_timeout: smtpd.command_timeout,
@@ -56,34 +44,6 @@ pub fn terms(config: &Config) -> io::Result<Terms> {
         xforward_from: Networks::new(&smtpd.xforward_from),
         router: Router::new(route::Settings::of(config)),
     })
-}
-
-/// The tables of who may do what.
-fn access(config: &Config) -> io::Result<Access> {
-    let places = Places {
-        clients: config.access.clients.clone(),
-        helo: config.access.helo.clone(),
-        senders: config.access.senders.clone(),
-        recipients: config.access.recipients.clone(),
-    };
-    Access::load(&places).map_err(|faults| {
-        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        io::Error::other(faults.join("\n"))
-    })
-}
-
-/// How often who may do what.
-fn rates(limits: &Rates) -> policy::limits::Limits {
-    policy::limits::Limits {
-        connections: limits.connections_per_minute,
-        messages: limits.messages_per_minute,
-        recipients: limits.recipients_per_minute,
-        messages_per_sender: limits.messages_per_minute_per_sender,
-        recipients_per_sender: limits.recipients_per_minute_per_sender,
-        messages_per_login: limits.messages_per_minute_per_login,
-        recipients_per_login: limits.recipients_per_minute_per_login,
-        unknown_recipients: limits.unknown_recipients_per_hour,
-    }
 }
 
 /// How many sessions there may be.

@@ -8,13 +8,14 @@ use posta::unix::sysexits;
 
 use posta::mail::address::{Mailbox, ReversePath};
 
-use posta::courier::request::{Leaf, Owner, Place, Target};
+use posta::courier::request::{Hop, Leaf, Owner, Place, Target};
 
-use posta::config::Config;
+use posta::config::{Config, DomainFate, DomainRule, RelayTls};
 
 use posta::route::{Judgement, NoRoute, Router, Settings, Step};
 
 use crate::Refusal;
+use crate::client::{self, Asker, Trace};
 
 /// What was asked.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,18 +34,29 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let from = question.from.as_deref().unwrap_or_default();
     let from =
         ReversePath::parse(from, true).map_err(|why| Refusal::usage(format!("--from {from}: {why}")))?;
-    let taken = acceptance(router.judge(&address), question.client, config);
+    let asker = question.client.map(|ip| Asker { address: ip, sender: &from, recipient: &address });
+    let trace = asker.map(|asker| client::trace(asker, config, &router)).transpose()?;
+    let taken = match (&trace, question.client) {
+        (Some(trace), Some(ip)) => trace.taken(ip),
+        _ => acceptance(router.judge(&address)),
+    };
     let (steps, end) = router.explain(&address, &from);
     if question.json {
-        println!("{}", object(&address, &taken, &steps, &end));
+        let mut object = object(&address, &taken, &steps, &end, config);
+        object["client"] = trace.as_ref().map(Trace::object).unwrap_or_default();
+        println!("{object}");
     } else {
-        if question.from.is_some() {
-            println!("from <{from}>: any sender is taken");
-        }
+        trace.iter().flat_map(Trace::lines).for_each(|line| println!("{line}"));
         println!("{taken}");
         steps.iter().for_each(|step| println!("{}", step.what));
         match &end {
-            Ok(leaves) => leaves.iter().for_each(|leaf| println!("-> {}", destination(leaf))),
+            Ok(leaves) => leaves.iter().for_each(|leaf| {
+                println!(
+                    "-> {}{}",
+                    destination(leaf),
+                    tls(&leaf.target, config).map(said).unwrap_or_default()
+                );
+            }),
             Err(none) => println!("-> nowhere: {none}"),
         }
     }
@@ -56,15 +68,23 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
 }
 
 /// The same for programs.
-fn object(address: &Mailbox, taken: &str, steps: &[Step], end: &Result<Vec<Leaf>, NoRoute>) -> Value {
+fn object(
+    address: &Mailbox,
+    taken: &str,
+    steps: &[Step],
+    end: &Result<Vec<Leaf>, NoRoute>,
+    config: &Config,
+) -> Value {
     let step =
         |step: &Step| json!({ "what": step.what, "table": step.table, "line": step.line, "key": step.key });
+    let ways = end.iter().flatten().map(|leaf| tls(&leaf.target, config).map(word));
     let leads_to: Vec<String> = end.iter().flatten().map(destination).collect();
     json!({
         "address": address.to_string(),
         "taken": taken,
         "steps": steps.iter().map(step).collect::<Vec<_>>(),
         "leads_to": leads_to,
+        "tls": ways.collect::<Vec<_>>(),
         "error": end.as_ref().err().map(ToString::to_string),
     })
 }
@@ -106,20 +126,53 @@ fn mailbox(address: &str, router: &Router) -> Result<Mailbox, Refusal> {
     Mailbox::parse(address, true).map_err(|why| Refusal::usage(format!("\"{address}\": {why}")))
 }
 
-/// What posta-smtpd would say to RCPT.
-fn acceptance(judgement: Judgement, client: Option<IpAddr>, config: &Config) -> String {
-    match (judgement, client) {
-        (Judgement::Open, _) => "taken from anybody".into(),
-        (Judgement::ClientsOnly, None) => {
+/// What posta-smtpd would say to RCPT, whoever the client is.
+fn acceptance(judgement: Judgement) -> String {
+    match judgement {
+        Judgement::Open => "taken from anybody".into(),
+        Judgement::ClientsOnly => {
             "taken only from clients that may relay (smtpd.relay_from, or a login)".into()
         }
-        (Judgement::ClientsOnly, Some(ip)) if config.smtpd.relay_from.iter().any(|net| net.contains(ip)) => {
-            format!("taken from {ip}, which may relay (smtpd.relay_from)")
+        Judgement::No(no) => format!("not taken: {no}"),
+    }
+}
+
+/// What is asked of the way to a target, as posta-remote asks it; none for mailboxes of this host and
+/// for sockets of it.
+fn tls(target: &Target, config: &Config) -> Option<RelayTls> {
+    let is_its = |rule: &&DomainRule| match (target, &rule.fate) {
+        (Target::Mx(domain), DomainFate::RelayMx) => rule.domain == *domain,
+        (Target::Smtp(hop) | Target::Lmtp(hop), DomainFate::RelayTo(its) | DomainFate::Lmtp(its)) => {
+            hop == its
         }
-        (Judgement::ClientsOnly, Some(ip)) => {
-            format!("not taken from {ip} without a login: it may not relay")
+        _ => false,
+    };
+    let for_all = |rule: &&DomainRule| rule.domain == "*" && rule.fate == DomainFate::RelayMx;
+    match target {
+        Target::Local(_) | Target::Lmtp(Hop::Unix(_)) => None,
+        _ => {
+            let rule = config.domains.iter().find(is_its).or_else(|| config.domains.iter().find(for_all));
+            Some(rule.and_then(|rule| rule.tls).unwrap_or(config.remote.tls))
         }
-        (Judgement::No(no), _) => format!("not taken: {no}"),
+    }
+}
+
+/// As the setting has it.
+fn word(tls: RelayTls) -> &'static str {
+    match tls {
+        RelayTls::None => "none",
+        RelayTls::May => "may",
+        RelayTls::Encrypt => "encrypt",
+        RelayTls::Verify => "verify",
+    }
+}
+
+fn said(tls: RelayTls) -> &'static str {
+    match tls {
+        RelayTls::None => ", without TLS",
+        RelayTls::May => ", under TLS if it can",
+        RelayTls::Encrypt => ", under TLS only",
+        RelayTls::Verify => ", under TLS only and with a good certificate",
     }
 }
 

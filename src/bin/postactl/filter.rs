@@ -60,7 +60,7 @@ pub fn domain_of(address: &str) -> String {
 }
 
 /// A time as `90`, `30m`, `4h` or `2d`.
-fn seconds(option: &str, value: &str) -> Result<u64, Refusal> {
+pub fn seconds(option: &str, value: &str) -> Result<u64, Refusal> {
     let digits = value.trim_end_matches(['s', 'm', 'h', 'd']);
     let unit = match &value[digits.len()..] {
         "" | "s" => Some(1),

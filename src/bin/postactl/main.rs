@@ -2,22 +2,28 @@
 //!
 //! SECURITY
 //!   Runs as its caller, without any right of its own. It reads the configuration, and for `why` the
-//!   tables that the configuration names, and for `session` the sessions that posta-smtpd has kept. Orders about the queue go to posta-queue over `run/queue`,
+//!   tables that the configuration names, and for `session` and `metrics` what
+//!   posta-smtpd has left in `run/`. Orders about the queue go to posta-queue over `run/queue`,
 //!   which knows the caller's user id from the kernel and decides what that user may do. It never
-//!   touches the spool by itself, but for `set-permissions`, which makes its folders. `passwd` reads and
+//!   touches the queue by itself, but for `set-permissions`, which makes its folders; `audit` reads the
+//!   history beside it. `passwd` reads and
 //!   replaces a users file, as far as the caller may.
 
+mod audit;
 mod cdb;
 mod change;
 mod check;
+mod client;
 mod explain;
 mod filter;
 mod list;
+mod metrics;
 mod passwd;
 mod permissions;
 mod session;
 mod show;
 mod totals;
+mod when;
 mod word;
 
 use std::path::PathBuf;
@@ -102,13 +108,14 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Queue => list::list(rest, config),
         Word::Show => show::show(rest, config),
         Word::Cat => show::cat(rest, config),
-        Word::Metrics => show::metrics(rest, config),
+        Word::Metrics => metrics::metrics(rest, config),
         Word::Hold | Word::Release | Word::Delete | Word::Bounce => change::change(word, rest, config),
         Word::Retry => change::retry(rest, config),
         Word::Pause => change::of_domain(Order::Pause, rest, config),
         Word::Resume => change::of_domain(Order::Resume, rest, config),
         Word::Session => session::session(rest, config),
-        Word::When => show::when(rest, config),
+        Word::Audit => audit::audit(rest, config),
+        Word::When => when::when(rest, config),
         Word::Why => explain::why(rest, config),
         Word::Cdb => cdb::build(rest, config),
         Word::Passwd => passwd::passwd(rest, config),

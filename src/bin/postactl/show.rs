@@ -1,4 +1,4 @@
-//! `show`, `cat`, `metrics`: one message, or the counters, as posta-queue tells them.
+//! `show`, `cat`: one message, as posta-queue tells it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,22 +22,6 @@ use crate::{PATIENCE, Refusal, refusal};
 pub fn show(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let order = Order::Show(one_id("show", words)?);
     print_answers(&order, config)
-}
-
-/// Counters.
-pub fn metrics(words: &[String], config: &Config) -> Result<u8, Refusal> {
-    if !words.is_empty() {
-        return Err(Refusal::usage("metrics takes nothing"));
-    }
-    print_answers(&Order::Metrics, config)
-}
-
-/// What waits for what, a line for each destination.
-pub fn when(words: &[String], config: &Config) -> Result<u8, Refusal> {
-    if !words.is_empty() {
-        return Err(Refusal::usage("when takes nothing"));
-    }
-    print_answers(&Order::When, config)
 }
 
 /// The message itself, byte for byte.
@@ -75,7 +59,7 @@ pub fn print_answers(order: &Order, config: &Config) -> Result<u8, Refusal> {
         Answer::Text(text) => {
             println!("{}", text.lines().map(|l| Printable(l).to_string()).collect::<Vec<_>>().join("\n"))
         }
-        Answer::Failed(..) | Answer::End => {}
+        Answer::Wait(_) | Answer::Failed(..) | Answer::End => {}
     };
     orders::give(&config.run.join("queue"), order, Some(PATIENCE), &mut each).map_err(refusal)?;
     Ok(sysexits::OK)

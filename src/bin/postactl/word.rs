@@ -24,6 +24,7 @@ pub enum Word {
     When,
     SetPermissions,
     Session,
+    Audit,
 }
 
 /// A word, what it takes and what it does.
@@ -39,7 +40,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 19] = [
+pub const WORDS: [Row; 20] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json] [--totals] [FILTER ...]", "list the queue"),
@@ -52,10 +53,11 @@ pub const WORDS: [Row; 19] = [
     row(Word::Retry, "retry", "[ID|DOMAIN|all]", "try now what waits"),
     row(Word::Pause, "pause", "DOMAIN", "try nothing for a domain until it is resumed"),
     row(Word::Resume, "resume", "DOMAIN", "end a pause, and try now what waits"),
-    row(Word::When, "when", "", "say what waits for what, and until when"),
+    row(Word::When, "when", "[--json]", "say what waits for what, and until when"),
     row(Word::Why, "why", "[--json] [--from A] [--client IP] ADDRESS", "say where an address leads, and why"),
     row(Word::Session, "session", "ID", "print what was said last in a session that went wrong"),
-    row(Word::Metrics, "metrics", "", "print counters"),
+    row(Word::Audit, "audit", "--since TIME", "see whether every message taken has an end, or is queued"),
+    row(Word::Metrics, "metrics", "[--file FILE]", "print counters, for Prometheus"),
     row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
     row(Word::Passwd, "passwd", "[--scheme S] USER@DOMAIN", "set a password in the domain's users file"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),

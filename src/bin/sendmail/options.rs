@@ -185,6 +185,8 @@ mod tests {
         assert_eq!(mode("newaliases", &[], &[]), Mode::Aliases);
         assert_eq!(mode("sendmail", &[("b", "p")], &[]), Mode::List);
         assert_eq!(mode("sendmail", &[("b", "s")], &[]), Mode::Smtp);
+        assert_eq!(mode("sendmail", &[("b", "i")], &[]), Mode::Aliases);
+        assert_eq!(mode("sendmail", &[("I", "")], &[]), Mode::Aliases);
         assert_eq!(mode("sendmail", &[("b", "v")], &["a"]), Mode::Verify(vec!["a".into()]));
         assert!(matches!(mode("sendmail", &[("b", "m")], &["a"]), Mode::Deliver(_)));
         for (refused, hint) in [("d", "posta"), ("x", "no such mode")] {
@@ -218,5 +220,7 @@ mod tests {
         assert!(read_all("sendmail", &[("R", "some")], &["a"]).is_err());
         let options = read_all("sendmail", &[("f", "a@x"), ("F", "A"), ("v", "")], &["b"]).unwrap();
         assert_eq!((options.sender.as_deref(), options.verbose), (Some("a@x"), true));
+        let options = read_all("sendmail", &[("r", "a@x")], &["b"]).unwrap();
+        assert_eq!(options.sender.as_deref(), Some("a@x"));
     }
 }

@@ -37,6 +37,13 @@ const WORDS: [(&str, Action); 5] = [
     ("discard", Action::Discard),
 ];
 
+impl Action {
+    /// As it stands in a table.
+    pub fn word(self) -> &'static str {
+        WORDS.iter().find(|(_, action)| *action == self).map_or("", |(word, _)| word)
+    }
+}
+
 /// A row that fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found<'a> {

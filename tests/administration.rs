@@ -1,0 +1,93 @@
+//! What the administrator is told of a running system.
+
+#[allow(dead_code)]
+mod station;
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use station::{House, wait_for};
+
+const MESSAGE: &str = "From: a@x.example\nSubject: hello\n\nOne line.\n";
+
+/// The paths of the history's files.
+fn history(house: &House) -> Vec<std::path::PathBuf> {
+    let folder = fs::read_dir(house.path("spool/history")).unwrap();
+    folder.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn an_audit_comes_out_even_and_finds_what_is_lost() {
+    let house = House::start("");
+    let id = house.send("a@x.example", &["alice@example.org"], MESSAGE);
+    house.wait_for_mail("alice", 1);
+    house.wait_for_empty_queue();
+    // Nobody listens there.
+    let late = house.send("a@x.example", &["bob@elsewhere.example"], MESSAGE);
+    house.wait_for_log(&[&late, "status=deferred"]);
+    let waits = house.output("postactl", &["when", "--json"]);
+    let wait: serde_json::Value = serde_json::from_str(waits.lines().next().unwrap()).unwrap();
+    assert!(wait["destination"].is_string() && wait["deferred"].is_u64(), "{waits}");
+    let audit = || house.command("postactl", &["audit", "--since", "1h"]).output().unwrap();
+    let told = wait_for("the history has it all", || {
+        let output = audit();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.contains("2 accepted").then_some((output.status.code(), text))
+    });
+    let even = "2 accepted = 1 delivered + 0 bounced + 0 discarded + 1 queued\n";
+    assert_eq!(told, (Some(0), even.to_string()));
+    // As if the message had vanished.
+    for file in history(&house) {
+        let text = fs::read_to_string(&file).unwrap();
+        let kept: Vec<&str> = text.lines().filter(|line| !line.ends_with(&format!("{id} removed"))).collect();
+        fs::write(&file, kept.join("\n") + "\n").unwrap();
+    }
+    let output = audit();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(65), "{text}");
+    assert!(
+        text.contains(" + 1 UNCLEAR\n") && text.contains(&format!("\n{id}: it is not in the queue")),
+        "{text}"
+    );
+    assert!(text.contains("<alice@example.org> sent"), "{text}");
+}
+
+/// The words of posta(7) that make our log Postfix's.
+const AS_POSTFIX: [&str; 2] =
+    [r"s/^\([^ ]*Z\) posta-/\1 mail posta-/", r"s/ posta-\([a-z]*\[\)/ postfix\/\1/"];
+
+#[test]
+fn pflogsumm_understands_the_log() {
+    let page = fs::read_to_string("man/posta.7").unwrap().replace("\\e", "\\");
+    assert!(AS_POSTFIX.iter().all(|words| page.contains(words)), "posta(7) has other words");
+    if Command::new("pflogsumm").arg("--version").output().is_err() {
+        return eprintln!("pflogsumm is not installed: nothing was tested");
+    }
+    let house = House::start("");
+    house.send("a@x.example", &["alice@example.org"], MESSAGE);
+    house.wait_for_mail("alice", 1);
+    let late = house.send("a@x.example", &["bob@elsewhere.example"], MESSAGE);
+    house.wait_for_log(&[&late, "status=deferred"]);
+    let mut client = house.client();
+    client.hello();
+    client.expect("MAIL FROM:<a@x.example>", "250");
+    client.expect("RCPT TO:<nobody@-x>", "5");
+    client.expect("RCPT TO:<alice@example.org>", "250");
+    client.quit();
+    house.wait_for_log(&["reject: RCPT"]);
+    house.wait_for_log(&["status=sent"]);
+    let mut sed = Command::new("sed");
+    sed.arg("-e").arg(AS_POSTFIX[0]).arg("-e").arg(AS_POSTFIX[1]).arg(house.path("log"));
+    let log = sed.output().unwrap().stdout;
+    let mut pflogsumm =
+        Command::new("pflogsumm").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    pflogsumm.stdin.take().unwrap().write_all(&log).unwrap();
+    let report = pflogsumm.wait_with_output().unwrap().stdout;
+    let report = String::from_utf8(report).unwrap();
+    let words: Vec<&str> = report.split_whitespace().collect();
+    let report = words.join(" ");
+    for line in ["messages 2 received 1 delivered 0 forwarded 1 deferred", " 0 bounced 1 rejected"] {
+        assert!(report.contains(line), "{line:?} is not in:\n{report}");
+    }
+}
