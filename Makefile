@@ -4,6 +4,7 @@
 #   make run        starts a whole posta under ./run, in the foreground, without touching the system
 #   make check      runs every test
 #   make install    installs into DESTDIR and PREFIX
+#   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
@@ -90,6 +91,11 @@ install: all
 		contrib/place contrib/$${pair%%=*} $(etc)/$${pair#*=} $(PREFIX) || exit 1; done
 	contrib/drop-rights $(libexec)/posta-drop $(DROP_GROUP)
 
+# A Debian package, in target/package; needs dpkg-dev.
+deb: all
+	contrib/packages dpkg-shlibdeps=dpkg-dev
+	contrib/debian/build target/package CARGO=$(CARGO) built=$(built) FEATURES="$(FEATURES)"
+
 # The configuration and the spool stay: mail may be in the latter. So does what was changed in /etc.
 uninstall:
 	for program in $(SBIN); do rm -f $(prefix)/sbin/$$program; done
@@ -103,4 +109,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench fuzz install uninstall
+.PHONY: all run check headers packages bench fuzz install deb uninstall

@@ -194,3 +194,30 @@ fn other_programs_can_read_what_is_for_them() {
         }
     }
 }
+
+/// The package's scripts, as far as they can be looked at without installing it: they are scripts, and the
+/// sample has the lines that the first configuration is made from.
+#[test]
+fn the_packages_first_configuration_has_a_certificate() {
+    let debian = project().join("contrib/debian");
+    for script in ["postinst", "prerm", "postrm", "build"] {
+        let said = Command::new("sh").arg("-n").arg(debian.join(script)).output().unwrap();
+        assert!(said.status.success(), "{script}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+    let text = fs::read_to_string(debian.join("postinst")).unwrap();
+    let made = text.split("    sed -e").nth(1).unwrap().split(" > /etc").next().unwrap();
+    let sample = project().join("contrib/posta.toml").display().to_string();
+    let made = format!("sed -e{}", made.replace("/usr/share/posta/posta.toml", &sample));
+    let made = Command::new("sh").args(["-c", &made]).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("posta.toml");
+    let tls = folder.path().display().to_string();
+    let text = String::from_utf8(made.stdout).unwrap().replace("/etc/posta/tls", &tls);
+    fs::write(&file, text).unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let config = posta::config::load(Some(&file)).unwrap();
+    assert_eq!(config.tls.certificate, Some(folder.path().join("cert.pem")));
+    assert_eq!(config.tls.key, Some(folder.path().join("key.pem")));
+}

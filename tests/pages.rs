@@ -116,3 +116,71 @@ fn pages_are_well_formed() {
     }
     assert!(count >= 6, "only {count} pages");
 }
+
+/// Rows of the table in posta(7) that no test holds.
+const UNTESTED: usize = 1;
+
+#[test]
+fn what_is_lacking_is_told_with_its_test() {
+    let text = text(&root().join("man/posta.7"));
+    let table = text.split(".Ss When something is lacking").nth(1).unwrap().split("\n.El\n").next().unwrap();
+    let rows: Vec<&str> = table.split("\n.It ").skip(1).collect();
+    assert!(rows.len() >= 10, "{rows:?}");
+    let mut untested = 0;
+    for row in rows {
+        let test = row.lines().find_map(|line| line.strip_prefix(".\\\" test: "));
+        match test.unwrap_or_else(|| panic!("no test is named: {row}")).split_once("::") {
+            Some((file, name)) => {
+                let source = fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+                assert!(source.contains(&format!("fn {name}(")), "{file}: no {name}");
+            }
+            None => untested += 1,
+        }
+    }
+    assert_eq!(untested, UNTESTED);
+}
+
+/// Every piece of posta.toml that the tutorial shows is one that posta takes.
+#[test]
+fn the_tutorials_configurations_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("posta.toml");
+    let page = text(&root().join("man/posta-tutorial.7"));
+    let blocks = page.split(".Bd -literal -offset indent\n").skip(1);
+    let blocks = blocks.map(|block| block.split(".Ed\n").next().unwrap());
+    for name in ["cert.pem", "key.pem", "users", "smarthost"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let (mut count, mut whole) = (0, String::new());
+    for block in blocks.filter(|block| block.starts_with('[') || block.starts_with("hostname")) {
+        // Each step adds to the file; the last one shows another [domains].
+        whole = if block.starts_with("[domains]") { block.to_string() } else { format!("{whole}\n{block}") };
+        fs::write(&file, whole.replace("/etc/posta", &folder.path().display().to_string())).unwrap();
+        let faults = posta::config::load(Some(&file)).err().unwrap_or_default();
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(faults.is_empty(), "{whole}: {faults:?}");
+        count += 1;
+    }
+    assert_eq!(count, 4);
+}
+
+/// The user of the tutorial's step 4 gets a password by the command that it shows.
+#[test]
+fn the_tutorials_user_gets_a_password() {
+    use std::io::Write;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let page = text(&root().join("man/posta-tutorial.7"));
+    let line = page.lines().find_map(|line| line.strip_prefix("echo \"")?.split('"').next()).unwrap();
+    let line = line.replace("$(id -u vmail)", "1001").replace("$(id -g vmail)", "1001");
+    fs::write(path("users"), format!("{line}\n")).unwrap();
+    let domain = format!("[domains]\n\"example.org\" = {{ users = \"{}\" }}\n", path("users").display());
+    fs::write(path("posta.toml"), format!("hostname = \"mail.example.org\"\n{domain}")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postactl"));
+    command.arg("-c").arg(path("posta.toml")).args(["passwd", "alice@example.org"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"a long enough secret\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let users = fs::read_to_string(path("users")).unwrap();
+    assert!(users.starts_with("alice@example.org:{") && users.contains(":1001:1001:"), "{users}");
+}

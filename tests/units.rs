@@ -114,3 +114,52 @@ fn the_target_wants_every_unit() {
         assert!(text(name).contains("PartOf=posta.target"), "{name}");
     }
 }
+
+/// As posta-smtpd@.service and inetd start it: a process for each client, on a real socket of systemd's.
+#[test]
+fn each_client_can_have_a_process_of_its_own() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+    if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
+        eprintln!("skipped: no systemd-socket-activate here; the package systemd has it");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().display().to_string();
+    fs::create_dir(folder.path().join("run")).unwrap();
+    posta::spool::Spool::make(&folder.path().join("spool"), None).unwrap();
+    let config = format!(
+        "hostname = \"mail.example.org\"\nspool = \"{root}/spool\"\nrun = \"{root}/run\"\n\
+         drop_privileges = false\n[domains]\n\"example.org\" = {{ users = \"*\", mailbox = \"{root}/mail/\" }}\n"
+    );
+    fs::write(folder.path().join("posta.toml"), config).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = Command::new("systemd-socket-activate");
+    command.args(["-l", &free.to_string(), "-a", "--inetd", env!("CARGO_BIN_EXE_posta-smtpd"), "-i", "-c"]);
+    let mut listener = command.arg(folder.path().join("posta.toml")).spawn().unwrap();
+    let begun = Instant::now();
+    let connect = || loop {
+        match TcpStream::connect(free) {
+            Ok(client) => return client,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    for _ in 0..2 {
+        let client = connect();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+        let mut expect = |start: &str| {
+            let line = lines.next().unwrap().unwrap();
+            assert!(line.starts_with(start), "{line}");
+        };
+        expect("220 mail.example.org");
+        (&client).write_all(b"NOOP\r\n").unwrap();
+        expect("250");
+        (&client).write_all(b"QUIT\r\n").unwrap();
+        expect("221");
+    }
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}

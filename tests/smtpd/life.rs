@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use super::SETTINGS;
-use super::daemon::{Ground, PROGRAM, wait_until};
+use super::daemon::{Client, Daemon, Ground, PROGRAM, wait_until};
 
 #[test]
 fn it_says_what_is_wrong_and_does_not_start() {
@@ -197,25 +197,58 @@ fn a_disk_that_fails_is_a_later() {
     assert_eq!(daemon.ground.only_message().1, b"small\r\n");
 }
 
-#[test]
-fn a_full_disk_is_told_and_got_over() {
-    let mount = "mount -t tmpfs -o size=80k posta-test";
+/// A daemon whose `spool/new` is a small file system of its own; none where that can't be mounted.
+fn on_a_small_disk(options: &str) -> Option<Daemon> {
+    let mount = format!("mount -t tmpfs -o {options} posta-test");
     let may = Command::new("unshare").args(["-m", "sh", "-c", &format!("{mount} /mnt")]).output();
     if !may.is_ok_and(|done| done.status.success()) {
         eprintln!("skipped: no right to mount a small file system");
-        return;
+        return None;
     }
     let ground = Ground::new(SETTINGS);
     let new = ground.path("spool/new");
     let mut command = Command::new("unshare");
     let script = format!("{mount} {} && exec {PROGRAM} \"$@\"", new.display());
     command.args(["-m", "sh", "-c", &script, "sh"]);
-    let daemon = ground.start_as(command);
+    Some(ground.start_as(command))
+}
+
+#[test]
+fn a_full_disk_is_told_and_got_over() {
+    let Some(mut daemon) = on_a_small_disk("size=80k") else { return };
     let mut client = daemon.client();
     client.begin("x@example.org");
     client.send([&b"0123456789\r\n".repeat(8_000)[..], b".\r\n"].concat());
     client.expect("452 4.3.1 ");
+    daemon.wait_for_log("no space left");
     client.begin("x@example.org");
+    client.send("small\r\n.\r\n");
+    client.expect("250");
+}
+
+/// Three inodes: the folder's own, one message, and one more.
+#[test]
+fn no_inodes_are_told_and_got_over() {
+    let Some(mut daemon) = on_a_small_disk("size=1m,nr_inodes=3") else { return };
+    let mut begun = daemon.client();
+    begun.begin("x@example.org");
+    begun.send("small\r\n");
+    let mut client = daemon.client();
+    client.begin("x@example.org");
+    client.send("small\r\n.\r\n");
+    client.expect("250");
+    let data = |client: &mut Client| {
+        for line in ["EHLO client.test", "MAIL FROM:<>", "RCPT TO:<x@example.org>"] {
+            client.say(line, "250");
+        }
+        client.send("DATA\r\n");
+        client.reply()
+    };
+    let reply = data(&mut client);
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    daemon.wait_for_log("no space left");
+    drop(begun);
+    wait_until("the inode is free", || data(&mut client).starts_with("354"));
     client.send("small\r\n.\r\n");
     client.expect("250");
 }
