@@ -254,6 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_takes_nobody_in_is_an_error_and_no_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(1).unwrap();
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let connect = |_| Stream::connect_unix(&path, Duration::from_secs(5));
+            let _ = done.send((0..9).map(connect).collect::<Vec<_>>());
+        });
+        let tried = outcome.recv_timeout(Duration::from_secs(60)).expect("it does not wait");
+        assert!(tried[0].is_ok() && tried[8].is_err());
+    }
+
+    #[test]
     fn a_trickle_does_not_put_the_deadline_off() {
         let (one, other) = UnixStream::pair().unwrap();
         let mut stream = Stream::unix(one).unwrap();

@@ -37,11 +37,21 @@ pub struct Packets {
 }
 
 impl Packets {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`; waits for as long as the listener's queue of connections is full.
     pub fn connect(path: &Path) -> io::Result<Packets> {
         let fd = packet_socket()?;
         socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok(Packets { fd })
+    }
+
+    /// As [`connect`](Packets::connect), and never waits: a listener whose queue of connections is full
+    /// is `WouldBlock`. The connection itself waits as any other.
+    pub fn try_connect(path: &Path) -> io::Result<Packets> {
+        let packets = Packets { fd: packet_socket()? };
+        packets.set_nonblocking(true)?;
+        socket::connect(packets.fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+        packets.set_nonblocking(false)?;
+        Ok(packets)
     }
 
     /// Two ends, connected to each other.

@@ -118,6 +118,11 @@ fn a_trusted_host_speaks_for_others() {
     daemon.wait_for_log("client=h.test[192.0.2.77]");
     let trace = String::from_utf8(daemon.ground.only_message().0.envelope.trace).unwrap();
     assert!(trace.starts_with("Received: from h.test (h.test [192.0.2.77])"), "{trace}");
+    // Whom it speaks for may not say so in its turn.
+    assert!(proxy.greet().iter().all(|offer| !offer.starts_with('X')));
+    proxy.say("XCLIENT ADDR=192.0.2.9", "550 5.7.0 ");
+    proxy.say("XFORWARD NAME=x", "550 5.7.0 ");
+    let mut proxy = daemon.client_from("127.0.0.7");
     proxy.say("XCLIENT ADDR=192.0.2.9", "220");
     proxy.begin("x@elsewhere.test");
     let mut other = daemon.client();

@@ -139,6 +139,25 @@ fn idle_sessions_under_tls_are_parked_too() {
 }
 
 #[test]
+fn who_was_introduced_stays_so_under_tls() {
+    let daemon =
+        secure_ground(&format!("{SECURE}relay_from = [\"127.0.0.7\"]\nxclient_from = [\"127.0.0.7\"]\n"))
+            .start();
+    let mut proxy = daemon.client_from("127.0.0.7");
+    proxy.say("XCLIENT NAME=h.test ADDR=192.0.2.9", "220");
+    let mut proxy = starttls(proxy);
+    assert!(proxy.greet().iter().all(|offer| !offer.starts_with('X')));
+    proxy.say("XCLIENT ADDR=127.0.0.7", "550 5.7.0 ");
+    proxy.say("MAIL FROM:<a@b.test>", "250");
+    proxy.say("RCPT TO:<x@elsewhere.test>", "554 5.7.1 ");
+    proxy.begin("x@example.org");
+    proxy.send(".\r\n");
+    proxy.expect("250");
+    let trace = String::from_utf8(daemon.ground.only_message().0.envelope.trace).unwrap();
+    assert!(trace.contains(" (h.test [192.0.2.9])"), "{trace}");
+}
+
+#[test]
 fn what_comes_in_the_packet_of_starttls_is_not_obeyed() {
     let daemon = secure_ground(SECURE).start();
     let mut client = daemon.client();

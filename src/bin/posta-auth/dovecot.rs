@@ -10,13 +10,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
+
+use posta::net::stream::Stream;
 
 /// How long it may take for all of it. A refusal takes it two seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -49,8 +50,10 @@ pub struct Question<'a> {
 
 /// Whether it is the user's password: the user's name as Dovecot has it, or `None` if it is not.
 pub fn ask(socket: &Path, question: &Question<'_>) -> Result<Option<String>, DovecotError> {
-    let stream = UnixStream::connect(socket)?;
-    let mut lines = Lines { stream, deadline: Instant::now() + PATIENCE, read: Vec::new(), left: MOST_LINES };
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = Stream::connect_unix(socket, PATIENCE)?;
+    stream.set_deadline(Some(deadline));
+    let mut lines = Lines { stream, read: Vec::new(), left: MOST_LINES };
     lines.say(&format!("VERSION\t1\t1\nCPID\t{}\n", std::process::id()))?;
     greet(&mut lines)?;
     lines.say(&request(question))?;
@@ -104,23 +107,14 @@ fn request(question: &Question<'_>) -> String {
 }
 
 struct Lines {
-    stream: UnixStream,
-    deadline: Instant,
+    stream: Stream,
     read: Vec<u8>,
     /// How many more lines are taken.
     left: usize,
 }
 
 impl Lines {
-    fn patience(&self) -> io::Result<Option<Duration>> {
-        match self.deadline.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(Some(left)),
-        }
-    }
-
     fn say(&mut self, text: &str) -> io::Result<()> {
-        self.stream.set_write_timeout(self.patience()?)?;
         self.stream.write_all(text.as_bytes())
     }
 
@@ -135,7 +129,6 @@ impl Lines {
             if self.read.len() > LONGEST_LINE {
                 return Err(too_much());
             }
-            self.stream.set_read_timeout(self.patience()?)?;
             let mut piece = [0; 1024];
             match self.stream.read(&mut piece)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -10,6 +10,7 @@ use posta::smtp::server::{Action, Event, Question, Verdict};
 
 use crate::house::House;
 use crate::judge::{Asker, judge, verdict};
+use crate::offer::{self, Trust};
 use crate::receive::{receive, receive_chunk, swallow};
 use crate::session::{Loss, Session, Stage};
 use crate::tally::Verb;
@@ -195,13 +196,17 @@ impl Session {
         entrance.submission && in_the_open && !self.terms.policy.may_relay(&self.guest.client)
     }
 
-    /// A trusted host speaks for somebody: may that one talk to us? If so, it is the client from now on.
+    /// A trusted host speaks for somebody: may that one talk to us? If so, it is the client from now on,
+    /// after STARTTLS too, and has no more rights than if it had connected itself.
     fn introduce(&mut self, told: &Introduction) -> Verdict {
         let host = self.guest.peer().to_string();
         let guest = self.guest.introduced(told);
         let verdict = verdict(self.terms.policy.connection(&guest.client, std::time::Instant::now()));
         if matches!(verdict, Verdict::Accept(_)) {
             self.guest = guest;
+            self.connected = self.guest.client.address;
+            let Trust { xclient, xforward } = offer::trust(&self.terms, self.connected);
+            self.server.entrust(xclient, xforward);
             log::info!("connect from {} through {host}", self.guest.peer());
         }
         verdict

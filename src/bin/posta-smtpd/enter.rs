@@ -156,8 +156,8 @@ impl Session {
         Ok(())
     }
 
-    /// The client is nobody but who has connected, or whom the proxy has named: what was learnt since
-    /// is forgotten (RFC 3207 4.2).
+    /// The client is nobody but who has connected, or whom a proxy or a trusted host has named: what was
+    /// learnt since is forgotten (RFC 3207 4.2), and a login too.
     pub(crate) fn forget_guest(&mut self) {
         let submission = self.entrance.submission;
         let reached = self.own_address();

@@ -77,7 +77,7 @@ impl Login {
             secure: attempt.secure,
             bindings: attempt.binding.clone(),
         });
-        let connected = Packets::connect(socket).and_then(|auth| {
+        let connected = Packets::try_connect(socket).and_then(|auth| {
             auth.set_receive_timeout(PATIENCE)?;
             Ok(Login { auth })
         });
@@ -175,6 +175,20 @@ mod tests {
         let Step::Challenge(login, _) = Login::begin(&socket, &attempt("PLAIN")) else { panic!() };
         thread.join().unwrap();
         assert!(matches!(login.answer(b"\0a\0b"), Step::Later));
+    }
+
+    #[test]
+    fn one_that_takes_nobody_in_is_later_and_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("auth");
+        let _listener = PacketListener::bind(&socket, 0o600).unwrap();
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let filled = (0..10_000).map_while(|_| Packets::try_connect(&socket).ok()).collect::<Vec<_>>();
+            let _ = done.send((filled.len(), Login::begin(&socket, &attempt("PLAIN"))));
+        });
+        let (filled, step) = outcome.recv_timeout(Duration::from_secs(60)).expect("it does not wait");
+        assert!((1..10_000).contains(&filled) && matches!(step, Step::Later));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a client is offered: by the listener that it came to, by what posta-auth can do, and by who
 //! it is.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -48,15 +49,29 @@ fn mechanisms(all: &[Mechanism], trusted: bool) -> Mechanisms {
 
 /// What the session is told of it.
 pub fn service(house: &House, terms: &Terms, entrance: Entrance, client: &Client) -> Service {
+    let Trust { xclient, xforward } = trust(terms, client.address);
     Service {
         lmtp: entrance.lmtp,
         submission: entrance.submission,
         starttls: entrance.starttls && house.certificates.current().is_some(),
         secure: entrance.implicit,
         mechanisms: house.offers.mechanisms(entrance.trusted),
-        xclient: terms.xclient_from.contain(client.address),
-        xforward: terms.xforward_from.contain(client.address),
+        xclient,
+        xforward,
     }
+}
+
+/// Which words about others are believed.
+pub struct Trust {
+    /// By XCLIENT.
+    pub xclient: bool,
+    /// By XFORWARD.
+    pub xforward: bool,
+}
+
+/// How far a client at this address is trusted.
+pub fn trust(terms: &Terms, address: Option<IpAddr>) -> Trust {
+    Trust { xclient: terms.xclient_from.contain(address), xforward: terms.xforward_from.contain(address) }
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub struct Session {
     pub server: Server<Committed>,
     pub lines: LineReader,
     pub guest: Guest,
-    /// Where the client has connected from, whoever it speaks for.
+    /// Where the client is, by its connection, or by the word of a proxy or of a trusted host.
     pub(crate) connected: Option<IpAddr>,
     pub entrance: Entrance,
     pub terms: Arc<Terms>,

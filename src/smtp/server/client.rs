@@ -129,6 +129,13 @@ impl<P: Proof> Server<P> {
         }
     }
 
+    /// The client is another one from now on, which may or may not speak for others in its turn. To be
+    /// said before the verdict about it.
+    pub fn entrust(&mut self, xclient: bool, xforward: bool) {
+        self.service.xclient = xclient;
+        self.service.xforward = xforward;
+    }
+
     /// As it was before the client's first word.
     fn forget(&mut self) {
         self.reset();
