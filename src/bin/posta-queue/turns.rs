@@ -99,10 +99,7 @@ impl Schedule {
             crew.alone = Some((job.number, now));
             job
         } else {
-            let index = crew.ring.pop_front()?;
-            let destination = &mut self.destinations[index];
-            destination.in_ring = false;
-            destination.queue.pop_front()?
+            self.next_in_ring(hand)?
         };
         self.destinations[job.destination].running += 1;
         self.line_up(job.destination);
@@ -111,6 +108,18 @@ impl Schedule {
         }
         self.crews[hand as usize].under_way.insert(job.number, job.clone());
         Some(job)
+    }
+
+    /// The next job of the ring. A destination whose jobs were withdrawn meanwhile loses its turn.
+    fn next_in_ring(&mut self, hand: Hand) -> Option<Job> {
+        while let Some(index) = self.crews[hand as usize].ring.pop_front() {
+            let destination = &mut self.destinations[index];
+            destination.in_ring = false;
+            if let Some(job) = destination.queue.pop_front() {
+                return Some(job);
+            }
+        }
+        None
     }
 
     /// A job could not be sent after all (the hand's socket is full, or gone): it is queued again.
