@@ -373,6 +373,7 @@ impl Runner {
             if let Some(message) = self.messages.get_mut(&job.id) {
                 if struck.insert(job.id) {
                     message.strikes += 1;
+                    message.struck = true;
                     message.unsaved.push(Record::Strike { at: now });
                 }
                 let lost = News::ours(
