@@ -138,16 +138,21 @@ impl Runner {
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.jobs = message.jobs.saturating_sub(1);
         if message.jobs == 0 {
-            self.settle(id);
-        } else if !message.unsaved.is_empty() {
+            return self.settle(id);
+        }
+        if !message.unsaved.is_empty() || !message.onward.is_empty() {
             self.unnoted.push_back((now + NOTE_AFTER, id));
+        }
+        if !self.terminating {
+            self.admit_what_came(id, now);
         }
     }
 
     /// Notes the results so far of a message that is still being worked on.
     pub(crate) fn note(&mut self, id: Id) -> bool {
         let Some(message) = self.messages.get_mut(&id) else { return false };
-        if message.jobs == 0 || message.filing || message.unsaved.is_empty() {
+        let is_noted = message.unsaved.is_empty() && message.onward.is_empty();
+        if message.jobs == 0 || message.filing || is_noted {
             return false;
         }
         let records = message.take_unsaved();
@@ -171,17 +176,19 @@ impl Runner {
     /// Every job of this attempt has ended: the message goes, or waits for its next attempt.
     pub(crate) fn settle(&mut self, id: Id) {
         let now = now();
-        let Some(mut message) = self.messages.remove(&id) else { return };
+        let Some(message) = self.messages.get_mut(&id) else { return };
         if message.filing {
             message.settle = true;
-            self.messages.insert(id, message);
+            return;
+        }
+        if message.jobs > 0 {
+            // It could not be noted, and is tried again; some recipients are still being served.
+            self.note(id);
             return;
         }
         if let Some(wish) = self.wishes.remove(&id) {
-            self.messages.insert(id, message);
             return self.grant(id, wish);
         }
-        self.messages.insert(id, message);
         if self.goes_on(id) {
             return;
         }
@@ -196,7 +203,7 @@ impl Runner {
     }
 
     pub(crate) fn filed(&mut self, filed: Filed) {
-        let Filed { id, end, told, sent_on, records, place } = filed;
+        let Filed { id, end, told, untold, sent_on, mut records, place } = filed;
         self.sent_on(id, &sent_on);
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.filing = false;
@@ -216,6 +223,7 @@ impl Runner {
             Ok(place) => {
                 message.place = place;
                 told_of.iter().for_each(|line| self.tell(id, now(), line));
+                self.answer_granted(id, None);
                 self.filed_well(id, &end);
             }
             Err(error) => {
@@ -223,9 +231,16 @@ impl Runner {
                     "{id}: results could not be filed: {error}; tried again in {} s",
                     FILE_AGAIN / SECOND
                 );
+                message.keep_true(&mut records, untold);
                 let since = std::mem::replace(&mut message.unsaved, records);
                 message.unsaved.extend(since);
+                let place = message.place;
                 told_of.iter().for_each(|line| self.tell(id, now(), line));
+                if self.answer_granted(id, Some(&error)) && place == Place::Hold {
+                    // As it was before the order.
+                    self.schedule.hold(id);
+                    return self.leaves(id);
+                }
                 self.troubled.push_back((now() + FILE_AGAIN, id));
             }
         }
@@ -243,16 +258,37 @@ impl Runner {
             End::Stay => {
                 let settle = self.messages.get_mut(&id).is_some_and(|m| std::mem::take(&mut m.settle));
                 if settle {
-                    self.settle(id);
+                    self.settle(id)
+                } else {
+                    self.note_soon(id)
                 }
                 return;
             }
         }
+        self.leaves(id);
+    }
+
+    /// An open message leaves the working set.
+    fn leaves(&mut self, id: Id) {
         self.messages.remove(&id);
         self.left(id);
         if let Some(wish) = self.wishes.remove(&id) {
             // Asked for while it was being filed.
             self.wish(id, wish);
+        }
+    }
+
+    /// Copies were sent on while other recipients are still served: a stop must not forget that.
+    fn note_soon(&mut self, id: Id) {
+        let is_open = |message: &Message| message.jobs > 0 && !message.unsaved.is_empty();
+        if !self.messages.get(&id).is_some_and(is_open) {
+            return;
+        }
+        if self.terminating {
+            self.note(id);
+            self.clerks.sync_journals();
+        } else {
+            self.unnoted.push_back((now() + NOTE_AFTER, id));
         }
     }
 
@@ -325,4 +361,134 @@ impl Runner {
 /// Of a target whose destination is left alone for a while.
 fn suspended(why: &str) -> News {
     News::ours(Status::new(4, 4, 1), format!("delivery temporarily suspended: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use posta::courier::order::{Answer, Failure, Order};
+    use posta::spool::SpoolError;
+
+    use crate::forward::Onward;
+    use crate::runner::Event;
+    use crate::stage::{Stage, router};
+
+    use super::*;
+
+    /// A message for `alice@example.net` that is open, with one job under way.
+    fn open(stage: &Stage, runner: &mut Runner) -> Id {
+        let id = stage.commit("alice@example.net");
+        runner.schedule.add_fresh(id);
+        runner.schedule.next_open(now());
+        let message = crate::ingest::open(&stage.spool, &router(), id, Place::New).unwrap();
+        runner.messages.insert(id, Message { jobs: 1, ..message });
+        id
+    }
+
+    fn filed(id: Id, end: End) -> Filed {
+        let (told, sent_on, records) = (Vec::new(), Vec::new(), Vec::new());
+        Filed { id, end, told, untold: 0, sent_on, records, place: Ok(Place::New) }
+    }
+
+    fn broken(id: Id, end: End, untold: usize, records: Vec<Record>) -> Filed {
+        let source = std::io::Error::other("no space");
+        Filed { untold, records, place: Err(SpoolError::Io { path: "x".into(), source }), ..filed(id, end) }
+    }
+
+    /// What the clerk did next.
+    fn next_filed(heard: &Receiver<Event>) -> Filed {
+        match heard.recv_timeout(Duration::from_secs(60)) {
+            Ok(Event::Filed(filed)) => filed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_notice_that_was_not_committed_is_not_noted() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = open(&stage, &mut runner);
+        let message = runner.messages.get_mut(&id).unwrap();
+        message.hear(0, News::ours(Status::new(5, 1, 1), "no"), now());
+        message.warned = true;
+        let mut records = message.take_unsaved();
+        records.extend([Record::Reported { n: 0, at: 5 }, Record::Warned { at: 5 }]);
+        runner.filed(broken(id, End::Gone, 1, records));
+        let message = &runner.messages[&id];
+        let is_told = |r: &Record| matches!(r, Record::Reported { .. } | Record::Warned { .. });
+        assert!(!message.warned && !message.unsaved.iter().any(is_told), "{:?}", message.unsaved);
+        assert!(message.unsaved.iter().any(|r| matches!(r, Record::Never { n: 0, .. })));
+    }
+
+    #[test]
+    fn a_copy_that_was_sent_on_is_noted_while_others_are_served() {
+        for terminating in [false, true] {
+            let stage = Stage::new();
+            let (events, _heard) = channel();
+            let mut runner = stage.runner(&events);
+            let id = open(&stage, &mut runner);
+            runner.terminating = terminating;
+            runner.filed(Filed { sent_on: vec![(0, id)], ..filed(id, End::Stay) });
+            let is_busy = runner.messages[&id].filing;
+            assert_eq!((is_busy, runner.unnoted.is_empty()), (terminating, terminating));
+        }
+    }
+
+    #[test]
+    fn a_copy_does_not_wait_for_the_slowest_recipient() {
+        let stage = Stage::new();
+        let (events, heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = open(&stage, &mut runner);
+        let message = runner.messages.get_mut(&id).unwrap();
+        message.jobs = 2;
+        let leaf = message.targets[0].leaf.clone();
+        message.came.push(1);
+        message.add(crate::message::Target::new(0, leaf.clone()));
+        let (from, to) = (leaf.address, message.entry.envelope.recipients.clone());
+        message.onward.push(Onward { n: 0, from, sender: message.sender_of(0), to });
+        runner.job_done(id, now());
+        assert_eq!(runner.messages[&id].jobs, 2, "one ended, and one came");
+        assert!(runner.note(id));
+        assert_eq!(next_filed(&heard).sent_on.len(), 1);
+    }
+
+    #[test]
+    fn an_order_is_answered_when_it_is_carried_out() {
+        let stage = Stage::new();
+        let (events, heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = open(&stage, &mut runner);
+        // It comes while the last results are noted; and another one in its place.
+        let message = runner.messages.get_mut(&id).unwrap();
+        (message.jobs, message.filing) = (0, true);
+        let [(first, earlier), (second, answer)] = [channel(), channel()];
+        runner.order(Order::Hold(id), first);
+        runner.order(Order::Delete(id), second);
+        assert!(matches!(earlier.try_recv(), Ok(Answer::Failed(Failure::Later, _))));
+        runner.filed(filed(id, End::Stay));
+        assert!(answer.try_recv().is_err());
+        let done = next_filed(&heard);
+        assert_eq!(done.end, End::Gone);
+        runner.filed(done);
+        assert_eq!(answer.try_iter().last(), Some(Answer::End));
+        assert!(runner.messages.is_empty());
+    }
+
+    #[test]
+    fn an_order_that_could_not_be_carried_out_is_not_called_done() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = open(&stage, &mut runner);
+        let message = runner.messages.get_mut(&id).unwrap();
+        (message.jobs, message.place) = (0, Place::Hold);
+        let (answers, answer) = channel();
+        runner.order(Order::Delete(id), answers);
+        runner.filed(broken(id, End::Gone, 0, Vec::new()));
+        assert!(matches!(answer.try_recv(), Ok(Answer::Failed(Failure::Later, _))));
+        assert_eq!(runner.schedule.counts(), [0, 0, 0, 1]);
+    }
 }

@@ -58,6 +58,8 @@ pub struct Filed {
     pub end: End,
     /// The ids of the notices that are committed, and the targets that they tell of.
     pub told: Vec<(Id, Vec<u32>)>,
+    /// So many notices are not committed.
+    pub untold: usize,
     /// The targets whose copies were sent on, and as which messages.
     pub sent_on: Vec<(u32, Id)>,
     /// What was to be noted, if it was not.
@@ -139,7 +141,8 @@ fn file(spool: &Spool, bouncer: &Bouncer, task: Task) -> Filed {
         Err(SpoolError::Io { path: id.to_string(), source })
     });
     let records = if place.is_ok() { Vec::new() } else { task.records };
-    Filed { id, end: task.end, told, sent_on, records, place }
+    let untold = task.notices.len() - told.len();
+    Filed { id, end: task.end, told, untold, sent_on, records, place }
 }
 
 fn send_all_on(bouncer: &Bouncer, task: &Task, sent_on: &mut Vec<(u32, Id)>) -> Result<(), SpoolError> {

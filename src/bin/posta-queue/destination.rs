@@ -1,15 +1,11 @@
 //! Where mail goes, as the schedule sees it: a name, a hand, a queue of jobs, and how it fared.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Index, IndexMut};
-
-use posta::mail::id::Id;
 
 use posta::courier::request::{Owner, Target};
 
 pub use posta::spool::hash_of as hash;
-
-use posta::spool::Place;
 
 use crate::schedule::Settings;
 use crate::turns::Job;
@@ -160,14 +156,16 @@ impl Destinations {
         self.all.iter_mut().flatten()
     }
 
-    /// Forgets destinations with nothing to do, when they have become many.
-    pub fn sweep(&mut self, bench: &HashMap<usize, VecDeque<(Id, Place)>>) {
+    /// Forgets destinations with nothing to do, when they have become many. `wanted` are those that
+    /// something still points to: a bench, a job that is to be tried alone.
+    pub fn sweep(&mut self, wanted: impl FnOnce() -> HashSet<usize>) {
         // Twice as many as were left last time, so that a sweep in vain is rare.
         if self.indexes.len() <= REMEMBERED.max(2 * self.left) {
             return;
         }
+        let wanted = wanted();
         for index in 0..self.all.len() {
-            let idle = |d: &mut Destination| d.is_idle() && !d.in_ring && !bench.contains_key(&index);
+            let idle = |d: &mut Destination| d.is_idle() && !d.in_ring && !wanted.contains(&index);
             if let Some(gone) = self.all[index].take_if(idle) {
                 self.indexes.remove(&gone.name);
                 self.free.push(index);

@@ -7,7 +7,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use posta::mail::address::Mailbox;
+use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::envelope::{Envelope, Origin, Recipient};
 use posta::mail::id::Id;
 use posta::mail::status::Status;
@@ -33,6 +33,8 @@ pub struct Onward {
     pub n: u32,
     /// That target's address.
     pub from: Mailbox,
+    /// Who sends the copy: whoever is told of the target's end.
+    pub sender: ReversePath,
     /// To whom, with the wishes of the recipient that it comes from.
     pub to: Vec<Recipient>,
 }
@@ -49,6 +51,7 @@ impl Message {
         for place in forward.places {
             let leaf = Leaf { place: Some(place), ..leaf.clone() };
             if !self.targets.iter().any(|target| target.leaf == leaf) {
+                self.came.push(self.targets.len() as u32);
                 self.add(Target::new(recipient, leaf));
             }
         }
@@ -64,7 +67,7 @@ impl Message {
         if to.is_empty() {
             return Some(heard);
         }
-        self.onward.push(Onward { n, from: leaf.address, to });
+        self.onward.push(Onward { n, from: leaf.address, sender: self.sender_of(n), to });
         None
     }
 
@@ -100,13 +103,21 @@ impl Runner {
             return false;
         }
         let now = now();
-        let (parts, alone) = (message.parts_untried(), message.strikes > 0);
-        self.admit_parts(id, parts, alone, now);
+        self.admit_what_came(id, now);
         let busy = self.messages.get(&id).is_some_and(|message| message.jobs > 0);
         if busy {
             self.unnoted.push_back((now + NOTE_AFTER, id));
         }
         busy
+    }
+
+    /// Tries the places that came to an open message.
+    pub(crate) fn admit_what_came(&mut self, id: Id, now: u64) {
+        let Some(message) = self.messages.get_mut(&id).filter(|message| !message.came.is_empty()) else {
+            return;
+        };
+        let (parts, alone) = (message.parts_that_came(), message.strikes > 0);
+        self.admit_parts(id, parts, alone, now);
     }
 
     /// Copies were committed under these ids: their targets are done.
@@ -124,7 +135,7 @@ impl Runner {
 }
 
 /// Makes a copy of `entry` that goes on, and commits it; gives its queue id. The sender stays whoever
-/// he was (RFC 5321 3.9.1), and so do his wishes (RFC 3461 5.2.7).
+/// he was (RFC 5321 3.9.1), be it a list's owner, and so do his wishes (RFC 3461 5.2.7).
 pub fn send_on(office: &Bouncer, entry: &Entry, onward: &Onward, now: u64) -> Result<Id, SpoolError> {
     let mut draft = Draft::begin(&office.spool)?;
     let own_id = draft.id();
@@ -141,6 +152,7 @@ pub fn send_on(office: &Bouncer, entry: &Entry, onward: &Onward, now: u64) -> Re
         at += length as u64;
     }
     let envelope = Envelope {
+        sender: onward.sender.clone(),
         recipients: onward.to.clone(),
         origin: Origin::Posta,
         arrived: now,
@@ -156,6 +168,7 @@ mod tests {
     use posta::courier::request::Owner;
 
     use crate::message::tests::sample;
+    use crate::stage::Stage;
 
     use super::*;
 
@@ -211,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_s_copy_goes_on_from_the_list_s_owner() {
+        let stage = Stage::new();
+        let (events, _heard) = std::sync::mpsc::channel();
+        let _runner = stage.runner(&events);
+        let mut message = sample("s@x", &[("alice@local", "")]);
+        home(&mut message);
+        message.entry.file.write_all_at(&[b'x'; 10], 0).unwrap();
+        message.targets[0].leaf.sender = Mailbox::parse("owner-list@x", false).ok();
+        assert_eq!(message.redirect(0, forward(&["b@two"], &[]), heard()), None);
+        let copy = send_on(&stage.bouncer(), &message.entry, &message.onward[0], 5).unwrap();
+        let sent = stage.spool.open(copy, posta::spool::Place::New).unwrap();
+        assert_eq!(sent.envelope.sender.to_string(), "owner-list@x");
+    }
+
+    #[test]
     fn what_is_no_home_forwards_nothing() {
         let mut message = sample("s@x", &[("alice@local", "")]);
         let said = message.redirect(0, forward(&["b@two"], &["/srv/"]), heard()).unwrap();
@@ -224,6 +252,7 @@ mod tests {
         assert_eq!(message.redirect(0, forward(&[], &["/srv/"]), heard()), Some(heard()));
         message.hear(0, heard(), 5);
         assert!(!message.is_done() && message.has_untried());
-        assert_eq!(message.parts_untried()[0].targets, [1]);
+        assert_eq!(message.parts_that_came()[0].targets, [1]);
+        assert!(message.parts_that_came().is_empty());
     }
 }

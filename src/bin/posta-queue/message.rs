@@ -15,6 +15,7 @@ use posta::spool::{Entry, Place, Record};
 use crate::destination::{hash, of_target};
 use crate::forward::Onward;
 use crate::schedule::Part;
+use crate::wishes::Granted;
 
 /// What was said of a target, last.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Message {
     pub attempts: u32,
     /// Hands that died while they held it.
     pub strikes: u32,
+    /// One of them in this attempt.
+    pub struck: bool,
     /// The sender was told of the delay.
     pub warned: bool,
     /// What the journal lacks.
@@ -103,6 +106,10 @@ pub struct Message {
     pub settle: bool,
     /// Copies that are to be sent on, as users' `.forward` files want it.
     pub onward: Vec<Onward>,
+    /// Targets that came to it in this attempt and are in no job yet.
+    pub came: Vec<u32>,
+    /// The administrator's order that a clerk carries out just now.
+    pub granted: Option<Granted>,
 }
 
 impl Message {
@@ -115,6 +122,7 @@ impl Message {
             unresolved: Vec::new(),
             attempts: 0,
             strikes: 0,
+            struck: false,
             warned: false,
             unsaved: Vec::new(),
             unsaved_from: 0,
@@ -122,6 +130,8 @@ impl Message {
             filing: false,
             settle: false,
             onward: Vec::new(),
+            came: Vec::new(),
+            granted: None,
         }
     }
 
@@ -192,19 +202,20 @@ impl Message {
         (0..count).filter(|n| !known[*n as usize]).collect()
     }
 
-    /// Adds a target; one that goes where another goes already is dropped.
+    /// Adds a target. Whoever adds it has seen that no other goes where it goes.
     pub fn add(&mut self, target: Target) {
         self.targets.push(target);
     }
 
     /// What is to be tried, as parts of one destination, one sender and at most 100 recipients each.
     pub fn parts(&self) -> Vec<Part> {
-        self.parts_of(|target| !target.is_final())
+        self.parts_of(|_, target| !target.is_final())
     }
 
-    /// Of these what was never tried: targets that came to the message in this attempt.
-    pub fn parts_untried(&self) -> Vec<Part> {
-        self.parts_of(|target| target.news.is_none())
+    /// Of these what came to the message in this attempt and is in no job yet. From now on it is.
+    pub fn parts_that_came(&mut self) -> Vec<Part> {
+        let came = std::mem::take(&mut self.came);
+        self.parts_of(|n, target| target.news.is_none() && came.contains(&n))
     }
 
     /// Whether there is a target that was never tried.
@@ -212,19 +223,19 @@ impl Message {
         self.targets.iter().any(|target| target.news.is_none())
     }
 
-    fn parts_of(&self, wanted: impl Fn(&Target) -> bool) -> Vec<Part> {
+    fn parts_of(&self, wanted: impl Fn(u32, &Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
         let mut open: HashMap<(String, Option<&Mailbox>), usize> = HashMap::new();
-        for (n, target) in self.targets.iter().enumerate().filter(|(_, t)| wanted(t)) {
+        for (n, target) in (0..).zip(&self.targets).filter(|(n, t)| wanted(*n, t)) {
             let (hand, destination) = of_target(&target.leaf.target);
             let together = (destination, target.leaf.sender.as_ref());
             let at = open.get(&together).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
             match at {
-                Some(at) => parts[at].targets.push(n as u32),
+                Some(at) => parts[at].targets.push(n),
                 None => {
                     let destination = together.0.clone();
                     open.insert(together, parts.len());
-                    parts.push(Part { hand, destination, targets: vec![n as u32] });
+                    parts.push(Part { hand, destination, targets: vec![n] });
                 }
             }
         }
@@ -253,6 +264,21 @@ impl Message {
             Fate::Never => Record::Never { n, at, status, relay, text, said },
         });
         self.set(n, news);
+    }
+
+    /// Of records that could not be filed only those stay that are true all the same: no notice is
+    /// noted that was not committed (`untold` were not, the last ones), nor a hold that is none.
+    pub fn keep_true(&mut self, records: &mut Vec<Record>, untold: usize) {
+        if untold > 0 && records.iter().any(|record| matches!(record, Record::Warned { .. })) {
+            self.warned = false;
+        }
+        let is_reported = |n: u32| self.targets.get(n as usize).is_some_and(|target| target.reported);
+        records.retain(|record| match record {
+            Record::Reported { n, .. } => is_reported(*n),
+            Record::Warned { .. } => untold == 0,
+            Record::Held { .. } => false,
+            _ => true,
+        });
     }
 
     /// Everything that the journal lacks, the expansion first. They are saved once the clerk says so.

@@ -279,6 +279,8 @@ impl Runner {
         while let Some((id, place)) = self.schedule.next_open(now) {
             self.ingest.open(id, place);
         }
+        // It was due, and its destination is left alone: that was its turn.
+        self.schedule.take_put_off().into_iter().for_each(|id| self.left(id));
         while self.send_again.is_none() {
             let Some(job) = self.schedule.next_job(now) else { break };
             self.send(job, now);
@@ -378,6 +380,7 @@ impl Runner {
             if let Some(message) = self.messages.get_mut(&job.id) {
                 if struck.insert(job.id) {
                     message.strikes += 1;
+                    message.struck = true;
                     message.unsaved.push(Record::Strike { at: now });
                 }
                 let lost = News::ours(
@@ -433,6 +436,23 @@ mod tests {
         runner.hear(unreadable(cur, Place::Cur));
         assert_eq!(runner.schedule.next_open(now()), None);
         assert_eq!(runner.schedule.next_open(now() + FILE_AGAIN), Some((cur, Place::Cur)));
+    }
+
+    #[test]
+    fn a_pass_does_not_wait_for_what_is_put_off() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        runner.scanned = true;
+        assert!(runner.schedule.resting.pause("slow"));
+        let id = Id::parse("0123456789ABCDE").unwrap();
+        runner.schedule.found_waiting(id, now(), crate::destination::hash("slow"));
+        let (answers, answer) = channel();
+        runner.order(Order::Pass, answers);
+        runner.end_passes(now());
+        assert!(answer.try_recv().is_err());
+        runner.hand_out();
+        assert_eq!(answer.try_recv(), Ok(Answer::End));
     }
 
     #[test]

@@ -96,6 +96,8 @@ pub struct Schedule {
     pub(crate) benched: HashSet<Id>,
     /// Destinations whose bench may have room now.
     roomy: VecDeque<usize>,
+    /// Deferred messages that were due and have been put off since; whoever waits for them takes them.
+    put_off: Vec<Id>,
     pub(crate) destinations: Destinations,
     pub(crate) resting: Resting,
     pub(crate) crews: [Crew; 2],
@@ -120,6 +122,7 @@ impl Schedule {
             bench: HashMap::new(),
             benched: HashSet::new(),
             roomy: VecDeque::new(),
+            put_off: Vec::new(),
             crews: Default::default(),
             last_job: 0,
         }
@@ -209,6 +212,11 @@ impl Schedule {
         None
     }
 
+    /// The messages that were due and have been put off since this was asked last.
+    pub fn take_put_off(&mut self) -> Vec<Id> {
+        std::mem::take(&mut self.put_off)
+    }
+
     fn has_room_for_deferred(&self) -> bool {
         self.deferred < self.settings.slots.div_ceil(2)
     }
@@ -241,8 +249,13 @@ impl Schedule {
             };
             match again {
                 None => return Some((id, Place::Cur)),
-                Some(again) => self.waiting.insert((again, id, destination)),
-            };
+                Some(again) => {
+                    self.waiting.insert((again, id, destination));
+                    if !self.slots.contains_key(&id) {
+                        self.put_off.push(id);
+                    }
+                }
+            }
         }
         None
     }
@@ -264,9 +277,10 @@ impl Schedule {
             parts.iter().map(|p| self.destinations.index(p.hand, &p.destination, &self.settings)).collect();
         if let (None, Some(&first)) = (charged, indexes.first()) {
             if !self.has_room(first) {
-                self.free_slot(id);
+                // The bench first: what stands on it keeps its destination from being forgotten.
                 self.bench.entry(first).or_default().push_back((id, place));
                 self.benched.insert(id);
+                self.free_slot(id);
                 return Admission::Benched;
             }
             self.charge(id, first);
@@ -329,7 +343,9 @@ impl Schedule {
                 others.into_iter().for_each(|d| self.wake_bench(d));
             }
         }
-        self.destinations.sweep(&self.bench);
+        let suspects = self.crews.iter().flat_map(|crew| &crew.suspects);
+        self.destinations
+            .sweep(|| self.bench.keys().copied().chain(suspects.map(|s| s.destination)).collect());
     }
 
     fn wake_bench(&mut self, destination: usize) {
@@ -445,6 +461,53 @@ mod tests {
         s.forget(given[0].id);
         s.job_ended(given[0].number, Hand::Remote, Ending::Reached, "", NOW);
         assert_eq!(s.next_open(NOW), Some((id(10), Place::New)));
+    }
+
+    /// So many destinations are known, with nothing to do, that one more has them swept out.
+    fn schedule_that_knows_many(slots: usize) -> Schedule {
+        let mut s = schedule(slots, 1000);
+        for n in 0..9_997 {
+            s.add_fresh(id(n));
+            open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+            let job = s.next_job(NOW).unwrap();
+            s.job_ended(job.number, Hand::Remote, Ending::Reached, "", NOW);
+            s.forget(job.id);
+        }
+        s
+    }
+
+    #[test]
+    fn a_destination_with_a_bench_is_kept_however_many_are_known() {
+        let mut s = schedule_that_knows_many(4);
+        (10_000..10_004).for_each(|n| s.add_fresh(id(n)));
+        assert_eq!(open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string())), 3);
+        s.forget(id(10_000));
+        assert_eq!(s.next_open(NOW), Some((id(10_003), Place::New)));
+    }
+
+    #[test]
+    fn a_destination_with_a_job_to_be_tried_alone_is_kept_however_many_are_known() {
+        let mut s = schedule_that_knows_many(40);
+        (10_000..10_003).for_each(|n| s.add_fresh(id(n)));
+        let (suspect, _) = s.next_open(NOW).unwrap();
+        let parts = ["one", "two"].into_iter().flat_map(|to| part(Hand::Remote, to)).collect();
+        assert_eq!(s.admit(suspect, parts, true, NOW), Admission::Admitted(Vec::new()));
+        open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+        s.forget(id(10_001));
+        for _ in 0..2 {
+            let job = s.next_job(NOW).unwrap();
+            assert_eq!((job.id, job.alone), (suspect, true));
+            s.job_ended(job.number, Hand::Remote, Ending::Reached, "", NOW);
+        }
+    }
+
+    #[test]
+    fn a_destination_that_has_lost_its_jobs_holds_up_no_other() {
+        let mut s = schedule(40, 1000);
+        (0..2).for_each(|n| s.add_fresh(id(n)));
+        open_all(&mut s, NOW, |i| (Hand::Remote, i.to_string()));
+        assert_eq!(s.withdraw(id(0)).len(), 1);
+        assert_eq!(s.next_job(NOW).map(|job| job.id), Some(id(1)));
     }
 
     #[test]

@@ -68,12 +68,16 @@ impl Stage {
         self.committer.commit(draft, &envelope).unwrap().id()
     }
 
+    /// Who commits notices and copies.
+    pub fn bouncer(&self) -> Bouncer {
+        let (spool, committer) = (self.spool.clone(), self.committer.clone());
+        Bouncer { spool, committer, hostname: config().hostname }
+    }
+
     /// A runner whose threads tell `events` what they do.
     pub fn runner(&self, events: &Sender<Event>) -> Runner {
         let config = config();
-        let hostname = config.hostname.clone();
-        let (spool, committer) = (self.spool.clone(), self.committer.clone());
-        let bouncer = Arc::new(Bouncer { spool, committer, hostname });
+        let bouncer = Arc::new(self.bouncer());
         let clerks = Clerks::start(&self.spool, &bouncer, events).unwrap();
         let router = Arc::new(RwLock::new(Arc::new(router())));
         let ingest = Ingest::start(&self.spool, &router, events).unwrap();

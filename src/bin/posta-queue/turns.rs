@@ -119,10 +119,7 @@ impl Schedule {
             crew.alone = Some((job.number, now));
             job
         } else {
-            let index = self.next_in_ring(hand, now)?;
-            let destination = &mut self.destinations[index];
-            destination.in_ring = false;
-            destination.queue.pop_front()?
+            self.next_in_ring(hand, now)?
         };
         let destination = &mut self.destinations[job.destination];
         destination.running += 1;
@@ -137,18 +134,22 @@ impl Schedule {
         Some(job)
     }
 
-    /// The next destination of the ring that may be given a job now; those that may not yet wait for
-    /// their time.
-    fn next_in_ring(&mut self, hand: Hand, now: u64) -> Option<usize> {
+    /// The next job of the ring. A destination that may not be given one yet waits for its time; one whose
+    /// jobs were withdrawn meanwhile loses its turn.
+    fn next_in_ring(&mut self, hand: Hand, now: u64) -> Option<Job> {
         let crew = &mut self.crews[hand as usize];
-        loop {
-            let index = crew.ring.pop_front()?;
-            let next_at = self.destinations[index].next_at;
-            if next_at <= now {
-                return Some(index);
+        while let Some(index) = crew.ring.pop_front() {
+            let destination = &mut self.destinations[index];
+            if destination.next_at > now {
+                crew.spaced.insert((destination.next_at, index));
+                continue;
             }
-            crew.spaced.insert((next_at, index));
+            destination.in_ring = false;
+            if let Some(job) = destination.queue.pop_front() {
+                return Some(job);
+            }
         }
+        None
     }
 
     /// A job could not be sent after all (the hand's socket is full, or gone): it is queued again.

@@ -9,7 +9,7 @@ use posta::mail::status::Status;
 
 use posta::courier::order::{Answer, Failure, Order};
 
-use posta::spool::{Place, Record};
+use posta::spool::{Place, Record, SpoolError};
 
 use crate::clerk::End;
 use crate::desk::{Listing, make_row};
@@ -42,6 +42,13 @@ impl Wish {
         self.answer(Answer::Text(text));
         self.answer(Answer::End);
     }
+}
+
+/// A wish that a clerk carries out, and what is said when it is done.
+#[derive(Debug)]
+pub struct Granted {
+    wish: Wish,
+    text: String,
 }
 
 /// Somebody waits until everything that was due has been tried once.
@@ -134,11 +141,13 @@ impl Runner {
             if message.jobs == 0 && !message.filing {
                 return self.grant(id, wish);
             }
-            self.wishes.insert(id, wish);
+            // What is noted just now may have been the last thing that was to be done.
+            message.settle |= message.jobs == 0;
+            self.keep_wish(id, wish);
         } else if self.schedule.has_slot(id) {
-            self.wishes.insert(id, wish);
+            self.keep_wish(id, wish);
         } else if let Some(place) = self.schedule.fetch(id) {
-            self.wishes.insert(id, wish);
+            self.keep_wish(id, wish);
             self.ingest.open(id, place);
         } else if self.scanned {
             wish.fail(Failure::Wrong, format!("{id}: no such message in the queue"));
@@ -147,19 +156,26 @@ impl Runner {
         }
     }
 
-    /// Nothing of the message is under way: what was wished for is done.
+    /// Of several wishes for one message the last one counts.
+    fn keep_wish(&mut self, id: Id, wish: Wish) {
+        if let Some(earlier) = self.wishes.insert(id, wish) {
+            earlier.fail(Failure::Later, format!("{id}: another order came before this could be done"));
+        }
+    }
+
+    /// Nothing of the message is under way: what was wished for is done, and answered when it is filed.
     pub(crate) fn grant(&mut self, id: Id, wish: Wish) {
         let now = now();
         let Some(message) = self.messages.get_mut(&id) else { return };
-        match &wish.order {
+        let mut granted = |wish, text: String| message.granted = Some(Granted { wish, text });
+        match wish.order {
             Order::Delete(_) => {
-                self.tell(id, now, &format!("{id}: deleted by the administrator"));
-                wish.done(format!("{id} deleted"));
+                granted(wish, format!("{id} deleted"));
                 self.file(id, Vec::new(), Vec::new(), End::Gone);
             }
             Order::Hold(_) => {
+                granted(wish, format!("{id} is on hold"));
                 message.unsaved.push(Record::Held { at: now, why: "by the administrator".into() });
-                wish.done(format!("{id} is on hold"));
                 let records = message.take_unsaved();
                 self.file(id, Vec::new(), records, End::Hold);
             }
@@ -167,15 +183,15 @@ impl Runner {
                 let why = "given up by the administrator";
                 let rules = self.rules.clone();
                 let given_up = rules.give_up_all(message, Status::new(5, 0, 0), why, now);
-                wish.done(format!("{id} is given up"));
+                message.granted = Some(Granted { wish, text: format!("{id} is given up") });
                 self.log_targets(id, &given_up, now);
                 self.settle(id);
             }
             _ => {
                 if message.place == Place::Hold {
+                    granted(wish, format!("{id} is released"));
                     message.strikes = 0;
                     message.unsaved.push(Record::Released { at: now });
-                    wish.done(format!("{id} is released"));
                 } else {
                     wish.fail(Failure::Wrong, format!("{id} is not on hold"));
                 }
@@ -183,6 +199,22 @@ impl Runner {
                 self.file(id, Vec::new(), records, End::Wait(now, waits_for));
             }
         }
+    }
+
+    /// A clerk has filed what was ordered, or could not: whoever gave the order hears of it. `false`:
+    /// there was none.
+    pub(crate) fn answer_granted(&mut self, id: Id, error: Option<&SpoolError>) -> bool {
+        let granted = self.messages.get_mut(&id).and_then(|message| message.granted.take());
+        let Some(Granted { wish, text }) = granted else { return false };
+        if let Some(error) = error {
+            wish.fail(Failure::Later, format!("{id}: {error}"));
+            return true;
+        }
+        if matches!(wish.order, Order::Delete(_)) {
+            self.tell(id, now(), &format!("{id}: deleted by the administrator"));
+        }
+        wish.done(text);
+        true
     }
 
     /// What is known of every message.
