@@ -3,8 +3,10 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use posta::courier::request::Target;
+
 use crate::house::{House, listeners};
-use crate::sink::{Sink, polite};
+use crate::sink::{Sink, polite, say};
 
 /// Fills the queue of a listener that nobody accepts from: the next connect gets no answer. Gives
 /// what fills it.
@@ -65,4 +67,21 @@ fn domains_with_the_same_host_and_policy_share_a_connection() {
         assert_eq!(house.deliver_one(domain), "2.0.0 250 2.0.0 ok");
         assert_eq!(sink.heard().len(), connections, "{domain}");
     }
+}
+
+#[test]
+fn a_host_gets_no_more_at_once_than_it_says_it_takes() {
+    let (port, mut listening) = listeners(&[2]);
+    let limited = |asked: &crate::sink::Asked<'_>| match asked.line {
+        line if line.starts_with("EHLO") => say("250-sink\n250-PIPELINING\n250 LIMITS RCPTMAX=2 MAILMAX=2"),
+        _ => polite(asked),
+    };
+    let sink = Sink::tcp(listening.remove(0), limited);
+    let house = House::start(port, "d.example A 127.0.0.2", "");
+    let recipients = ["a", "b", "c", "e", "f"].map(|name| format!("{name}@d.example"));
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let target = Target::Mx("d.example".into());
+    assert_eq!(house.deliver(&target, &recipients, b"x\r\n"), ["2.0.0 250 2.0.0 ok"; 5]);
+    let transactions: Vec<usize> = sink.heard().iter().map(|heard| heard.messages.len()).collect();
+    assert_eq!((transactions, sink.commands("RCPT").len()), (vec![2, 1], 5));
 }

@@ -91,7 +91,12 @@ impl Connection {
     /// Whether another transaction may follow: the session allows it, and the host has said nothing
     /// that was not asked for.
     pub fn is_ready(&self) -> bool {
-        self.client.is_open() && self.input.is_empty()
+        self.client.is_open() && self.input.is_empty() && !self.is_spent()
+    }
+
+    /// Whether the host has had as many transactions as it takes in one session (RFC 9422, MAILMAX).
+    pub fn is_spent(&self) -> bool {
+        self.offer().limits.mail.is_some_and(|most| self.transactions >= most)
     }
 
     /// Whether the host has answered anything in the last transaction.

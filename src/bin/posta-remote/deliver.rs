@@ -116,12 +116,16 @@ impl<'a> Job<'a> {
                     return true;
                 }
             };
+            // RFC 9422 4: no more recipients than the host says it takes; the others come next.
+            let domain = |at: &usize| self.request.recipients[*at].address.domain();
+            let rest = here.split_off(connection.offer().limits.fitting(here.iter().map(domain)));
             let verdicts = connection.deliver(self.mail(&here, message, body), message, bench);
             if may_be_dead && !connection.was_heard() {
                 return false;
             }
             (may_be_dead, self.reached) = (false, true);
             here = self.take(&here, verdicts, connection);
+            here.extend(rest);
             if here.is_empty() {
                 return true;
             }

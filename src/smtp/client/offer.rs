@@ -21,6 +21,55 @@ pub struct Offer {
     pub auth: Vec<String>,
     /// SIZE (RFC 1870): with the largest message it takes, if it says so; 0 says nothing.
     pub size: Option<Option<u64>>,
+    /// LIMITS (RFC 9422).
+    pub limits: Limits,
+}
+
+/// What a server says it takes at most, where it says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// MAILMAX: transactions in a session.
+    pub mail: Option<usize>,
+    /// RCPTMAX: recipients in a transaction.
+    pub recipients: Option<usize>,
+    /// RCPTDOMAINMAX: domains of the recipients in a transaction.
+    pub domains: Option<usize>,
+}
+
+impl Limits {
+    /// RFC 9422 4: `NAME=NUMBER`, of six digits and never 0; what is something else is passed over.
+    fn read<'a>(words: impl Iterator<Item = &'a str>) -> Limits {
+        let mut limits = Limits::default();
+        for (name, number) in words.filter_map(|word| word.split_once('=')) {
+            let most = number.parse().ok().filter(|most| (1..1_000_000).contains(most));
+            match name.to_ascii_uppercase().as_str() {
+                "MAILMAX" => limits.mail = most,
+                "RCPTMAX" => limits.recipients = most,
+                "RCPTDOMAINMAX" => limits.domains = most,
+                _ => {}
+            }
+        }
+        limits
+    }
+
+    /// How many of the recipients with these domains, from the first, fit into one transaction: at
+    /// least one.
+    pub fn fitting<'a>(&self, domains: impl Iterator<Item = &'a str>) -> usize {
+        let mut met: Vec<&str> = Vec::new();
+        let mut fitting = 0;
+        for domain in domains.take(self.recipients.unwrap_or(usize::MAX)) {
+            if let Some(most) = self.domains
+                && !met.contains(&domain)
+            {
+                if met.len() == most {
+                    break;
+                }
+                met.push(domain);
+            }
+            fitting += 1;
+        }
+        fitting
+    }
 }
 
 impl Offer {
@@ -38,6 +87,7 @@ impl Offer {
                 "STARTTLS" => offer.start_tls = true,
                 "REQUIRETLS" => offer.require_tls = true,
                 "AUTH" => offer.auth = words.map(str::to_ascii_uppercase).collect(),
+                "LIMITS" => offer.limits = Limits::read(words),
                 "SIZE" => {
                     let most = words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
                     offer.size = Some(most);
@@ -65,5 +115,18 @@ mod tests {
         for unlimited in ["SIZE", "SIZE 0", "SIZE much"] {
             assert_eq!(read(&["mx", unlimited]).size, Some(None), "{unlimited}");
         }
+    }
+
+    #[test]
+    fn limits_are_read_and_say_how_many_fit() {
+        let offer = read(&["mx", "LIMITS mailmax=5 RCPTMAX=3 RCPTDOMAINMAX=2 X=1"]);
+        let limits = Limits { mail: Some(5), recipients: Some(3), domains: Some(2) };
+        assert_eq!(offer.limits, limits);
+        for senseless in ["LIMITS", "LIMITS RCPTMAX", "LIMITS RCPTMAX=0 MAILMAX=-1 RCPTDOMAINMAX=1000000"] {
+            assert_eq!(read(&["mx", senseless]).limits, Limits::default(), "{senseless}");
+        }
+        assert_eq!(limits.fitting(["a", "b", "a", "a"].into_iter()), 3);
+        assert_eq!(limits.fitting(["a", "b", "c"].into_iter()), 2);
+        assert_eq!(Limits::default().fitting(["a", "b", "c"].into_iter()), 3);
     }
 }

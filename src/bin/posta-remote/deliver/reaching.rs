@@ -95,7 +95,12 @@ impl Job<'_> {
             }
             let Some((candidate, stream)) = self.first_to_connect(&mut open) else { break };
             if let Some(mut connection) = self.converse(&candidate, stream, language) {
+                let before = self.open().len();
                 self.over(&mut connection, bench);
+                if connection.is_spent() && self.open().len() < before {
+                    // The host takes the others, too, over another connection.
+                    open.insert(0, candidate);
+                }
                 self.release(&destination, connection);
             }
             if self.is_done() {
