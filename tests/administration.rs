@@ -1,6 +1,5 @@
 //! What the administrator is told of a running system.
 
-#[allow(dead_code)]
 mod station;
 
 use std::fs;
