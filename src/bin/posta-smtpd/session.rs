@@ -78,6 +78,8 @@ pub struct Session {
     pub(crate) penalty: Option<Duration>,
     /// An answer that is kept back.
     pub(crate) owed: Vec<u8>,
+    /// The last word, and to what, if it is kept back.
+    pub(crate) parting: Option<Box<(Option<Verb>, Action)>>,
     /// Most workers are busy.
     pub(crate) hurried: bool,
     /// Given back with the session.
@@ -208,6 +210,7 @@ impl Session {
             exchange: None,
             penalty: None,
             owed: Vec::new(),
+            parting: None,
             hurried: false,
             seat,
         }
@@ -253,6 +256,7 @@ impl Session {
         let mut next = match (self.stage, cause) {
             // Who was to wait does not get round it by closing his side behind all that he has sent.
             (_, Cause::Gone) => return Err(Loss::Gone),
+            _ if self.parting.is_some() => None,
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
@@ -264,7 +268,8 @@ impl Session {
             },
         };
         loop {
-            if let Some((verb, action)) = next.take().or_else(|| self.next_line()) {
+            let parting = self.parting.take().map(|parting| *parting);
+            if let Some((verb, action)) = parting.or_else(|| next.take()).or_else(|| self.next_line()) {
                 match self.carry_out(verb, action, house, out)? {
                     Next::Line if out.len() > GATHERED => self.flush(out)?,
                     Next::Line => {}
