@@ -91,11 +91,6 @@ impl Policy {
         self.access.client(client, now)
     }
 
-    /// Whether a rule asks for the names of clients.
-    pub fn asks_for_names(&self, now: Instant) -> bool {
-        self.access.asks_for_names(now)
-    }
-
     /// Whether a new client may be made to wait for its greeting: one that nobody has spoken for.
     pub fn may_keep_waiting(&self, client: &Client, now: Instant) -> bool {
         let spoken_for = |found: Finding| found.action == Action::Accept;

@@ -94,11 +94,6 @@ impl Access {
         if faults.is_empty() { Ok(access) } else { Err(faults) }
     }
 
-    /// Whether a row of the clients table asks for a client's name.
-    pub fn asks_for_names(&self, now: Instant) -> bool {
-        self.clients.as_ref().is_some_and(|file| file.table(now).first_name().is_some())
-    }
-
     /// What is said of a client. While its name can't be found out, what refuses it may be the wrong
     /// row: then it is only put off.
     pub fn client(&self, client: &Client, now: Instant) -> Option<Finding> {
@@ -165,7 +160,6 @@ mod tests {
         let (_folder, access) =
             access("192.0.2.1 refuse\n.good.example accept\n* refuse no\nunknown discard\n");
         let action = |client: &Client| access.client(client, Instant::now()).map(|found| found.action);
-        assert!(access.asks_for_names(Instant::now()));
         assert_eq!(action(&client("198.51.100.1", Some("mx.good.example"))), Some(Action::Accept));
         assert_eq!(action(&client("198.51.100.1", None)), Some(Action::Refuse));
         let unclear = |address| Client { name_unclear: true, ..client(address, None) };
