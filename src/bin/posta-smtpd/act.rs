@@ -105,9 +105,9 @@ impl Session {
                     let taken = receive_chunk(self, house, out, size, last)?;
                     self.server.on(taken)
                 }
-                Action::Swallow { size, reply } => {
+                Action::Swallow { size, then } => {
                     swallow(self, out, size)?;
-                    Action::Say(reply)
+                    *then
                 }
             };
             self.drop_what_is_over();
