@@ -9,7 +9,7 @@ use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslStream, SslVersion};
 use posta::net::stream::Stream;
 
 use super::SETTINGS;
-use super::certificates::{Made, certificate, ec_key};
+use super::certificates::{Made, authority, certificate, ec_key};
 use super::daemon::{Client, Daemon, Ground, command_on, wait_until};
 
 /// A plain listener with STARTTLS, and one of TLS from the first octet.
@@ -148,6 +148,44 @@ fn who_was_introduced_stays_so_under_tls() {
     proxy.expect("250");
     let trace = String::from_utf8(daemon.ground.only_message().0.envelope.trace).unwrap();
     assert!(trace.contains(" (h.test [192.0.2.9])"), "{trace}");
+}
+
+#[test]
+fn a_certificate_is_its_holder_s_and_not_the_introduced_client_s() {
+    let ground = Ground::new("");
+    let ca = authority("clients");
+    put_certificate(&ground);
+    let holder = certificate(Some(&ca), &["proxy.test"], ec_key(), 30);
+    std::fs::write(ground.path("ca.pem"), ca.certificate_pem()).unwrap();
+    let print: String = holder
+        .certificate
+        .digest(MessageDigest::sha256())
+        .unwrap()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let settings = SECURE
+        .replace(
+            "CERTIFICATE\"",
+            &format!("CERTIFICATE\"\nclient_ca = \"{}\"", ground.path("ca.pem").display()),
+        )
+        .replace("CERTIFICATE", ground.path("cert.pem").to_str().unwrap());
+    ground.configure(&format!(
+        "{settings}relay_from = []\nrelay_fingerprints = [\"{print}\"]\nxclient_from = [\"127.0.0.7\"]\n"
+    ));
+    let daemon = ground.start();
+    for (introduction, answer) in [("NAME=h.test", "250"), ("ADDR=192.0.2.9", "554 5.7.1 ")] {
+        let mut proxy = daemon.client_from("127.0.0.7");
+        proxy.say(&format!("XCLIENT {introduction}"), "220");
+        proxy.say("STARTTLS", "220");
+        let mut context = context();
+        context.set_certificate(&holder.certificate).unwrap();
+        context.set_private_key(&holder.key).unwrap();
+        let mut proxy = Client::over(handshake(context, proxy.into_socket()).unwrap());
+        proxy.greet();
+        proxy.say("MAIL FROM:<a@b.test>", "250");
+        proxy.say("RCPT TO:<x@elsewhere.test>", answer);
+    }
 }
 
 #[test]

@@ -200,6 +200,7 @@ impl Session {
         if matches!(verdict, Verdict::Accept(_)) {
             self.guest = guest;
             self.connected = self.guest.client.address;
+            self.spoken_for |= told.address.is_said();
             let Trust { xclient, xforward } = offer::trust(&self.terms, self.connected);
             self.server.entrust(xclient, xforward);
             log::info!("connect from {} through {host}", self.guest.peer());

@@ -146,7 +146,7 @@ impl Session {
         // As Postfix calls them: a client is anonymous, or one whose certificate has been verified.
         let kind = if tls.fingerprint.is_some() { "Trusted" } else { "Anonymous" };
         log::info!("{kind} TLS connection established from {peer}: {encryption}");
-        self.guest.client.fingerprint.clone_from(&tls.fingerprint);
+        self.guest.client.fingerprint = tls.fingerprint.clone().filter(|_| !self.spoken_for);
         Ok(())
     }
 

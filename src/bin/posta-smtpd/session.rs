@@ -59,6 +59,8 @@ pub struct Session {
     pub guest: Guest,
     /// Where the client is, by its connection, or by the word of a proxy or of a trusted host.
     pub(crate) connected: Option<IpAddr>,
+    /// A trusted host has named somebody else: what that host itself shows of TLS is not the client's.
+    pub(crate) spoken_for: bool,
     pub entrance: Entrance,
     pub terms: Arc<Terms>,
     pub(crate) stage: Stage,
@@ -197,6 +199,7 @@ impl Session {
             server: Server::new(Arc::clone(&terms.smtp), Service::default()),
             lines: LineReader::new(MAX_COMMAND_LINE),
             connected: client.address,
+            spoken_for: false,
             guest: Guest::new(client),
             entrance,
             stage: Stage::Entering,
