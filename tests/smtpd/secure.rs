@@ -261,6 +261,29 @@ fn no_tls_where_it_has_to_be_ends_the_session() {
 }
 
 #[test]
+fn a_hangup_changes_all_or_nothing() {
+    let mut daemon = secure_ground(SECURE).start();
+    let shown = |daemon: &Daemon| {
+        let socket = daemon.connect_to(1, "127.0.0.1").unwrap().into_socket();
+        handshake(context(), socket).unwrap().ssl().peer_certificate().unwrap().to_der().unwrap()
+    };
+    let old = shown(&daemon);
+    let other = certificate(None, &["mx.test"], ec_key(), 30);
+    let (file, table) = (daemon.ground.path("other.pem"), daemon.ground.path("senders"));
+    std::fs::write(&file, [other.certificate_pem(), other.key_pem()].concat()).unwrap();
+    std::fs::write(&table, "alice what\n").unwrap();
+    let settings = SECURE.replace("CERTIFICATE", file.to_str().unwrap());
+    daemon.ground.configure(&format!("{settings}login_senders = \"{}\"\n", table.display()));
+    daemon.signal("-HUP");
+    daemon.wait_for_log("the configuration is not changed");
+    assert!(shown(&daemon) == old);
+    std::fs::write(&table, "").unwrap();
+    daemon.signal("-HUP");
+    daemon.wait_for_log("configuration read again");
+    assert!(shown(&daemon) == other.certificate.to_der().unwrap());
+}
+
+#[test]
 fn a_hangup_renews_the_certificate() {
     let mut daemon = secure_ground(SECURE).start();
     let shown = |daemon: &Daemon| {
