@@ -185,7 +185,6 @@ fn set_up(line: &str, house: &mut House, said: &mut Sayings) -> Option<()> {
         }
         ["disk", "full"] => house.disk = Some(DataFault::Full),
         ["disk", "broken"] => house.disk = Some(DataFault::Disk),
-        ["rule", ..] => house.rule = Some(DataFault::Refused(reply(line.strip_prefix("rule ")?)?)),
         _ => return None,
     }
     Some(())

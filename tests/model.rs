@@ -344,9 +344,9 @@ fn act(server: &mut Server<Stored>, step: Step) -> (Reply, bool) {
                 (Outcome::TooBig, false) => Event::Chunk(Err(DataFault::TooBig)),
             }))
         }
-        Action::Swallow { size, reply } => {
+        Action::Swallow { size, then } => {
             assert_eq!(size, CHUNK);
-            (reply, false)
+            done(*then)
         }
         Action::Secure { go_ahead } => {
             assert_eq!(server.on(Event::Secured), Action::Listen);

@@ -122,6 +122,7 @@ impl Exchange {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::keys::Cost;
     use super::*;
 
     fn begin(mechanism: Mechanism, initial: Option<&[u8]>) -> (Exchange, Action) {
@@ -185,7 +186,7 @@ mod tests {
             let (mut exchange, mut action) = begin(mechanism, None);
             for response in responses {
                 if let Action::FindKeys(login) = action {
-                    action = exchange.keys(Keys::decoy(&login, b"", 4096), "yz");
+                    action = exchange.keys(Keys::decoy(&login, b"", Cost::default()), "yz");
                 } else {
                     action = exchange.respond(response.as_bytes());
                 }

@@ -40,6 +40,22 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// How much work it is to make keys of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost {
+    /// How often the password is hashed.
+    pub iterations: u32,
+    /// Octets of salt.
+    pub salt: usize,
+}
+
+impl Default for Cost {
+    /// Of the keys that are made here.
+    fn default() -> Cost {
+        Cost { iterations: ITERATIONS, salt: 16 }
+    }
+}
+
 impl Keys {
     /// Of a password (RFC 5802 3): SaltedPassword, and of it ClientKey, StoredKey and ServerKey.
     pub fn derive(password: &str, salt: &[u8], iterations: u32) -> Result<Keys, Fault> {
@@ -64,9 +80,16 @@ impl Keys {
 
     /// Keys that nobody has the password of, for users who have none: an outsider can't tell. The same
     /// name has the same salt each time, as `secret` has it.
-    pub fn decoy(login: &str, secret: &[u8], iterations: u32) -> Keys {
+    pub fn decoy(login: &str, secret: &[u8], cost: Cost) -> Keys {
         let of = |what: &str| hmac(secret, format!("{what} {login}").as_bytes());
-        Keys { iterations, salt: of("salt")[..16].to_vec(), stored: of("stored"), server: of("server") }
+        let blocks = std::iter::successors(Some(of("salt")), |block| Some(hmac(secret, block)));
+        let salt = blocks.flatten().take(cost.salt).collect();
+        Keys { iterations: cost.iterations, salt, stored: of("stored"), server: of("server") }
+    }
+
+    /// What everybody is told of them who names the user.
+    pub fn cost(&self) -> Cost {
+        Cost { iterations: self.iterations, salt: self.salt.len() }
     }
 
     /// Reads Dovecot's form.
@@ -165,10 +188,11 @@ mod tests {
 
     #[test]
     fn a_decoy_stays_the_same_and_has_no_password() {
-        let decoy = Keys::decoy("alice", b"secret", 4096);
-        assert_eq!(decoy, Keys::decoy("alice", b"secret", 4096));
-        assert_ne!(decoy.salt, Keys::decoy("bob", b"secret", 4096).salt);
-        assert_eq!(decoy.salt.len(), 16);
+        let decoy = |login| Keys::decoy(login, b"secret", Cost { iterations: 5000, salt: 40 });
+        assert_eq!(decoy("alice"), decoy("alice"));
+        assert_ne!(decoy("alice").salt, decoy("bob").salt);
+        assert_eq!((decoy("alice").iterations, decoy("alice").salt.len()), (5000, 40));
+        let decoy = Keys::decoy("alice", b"secret", Cost::default());
         assert!(!decoy.check("alice").unwrap());
     }
 }

@@ -96,12 +96,12 @@ pub enum Action {
         /// It ends the message.
         last: bool,
     },
-    /// Read the next `size` octets and forget them, then say this: a chunk that is not wanted.
+    /// Read the next `size` octets and forget them: a chunk that is not wanted. Then do what comes next.
     Swallow {
         /// In octets.
         size: u64,
-        /// Why it is not wanted.
-        reply: Reply,
+        /// Saying why it is not wanted.
+        then: Box<Action>,
     },
     /// Say this and close.
     HangUp(Reply),
@@ -157,8 +157,6 @@ pub enum DataFault {
     Full,
     /// Another fault of the disk: 451 4.3.0.
     Disk,
-    /// Refused by a rule: the whole reply.
-    Refused(Reply),
     /// Thrown away by a rule, as the log says under this id. The client is told that it was taken.
     Discarded(Id),
 }
@@ -179,7 +177,6 @@ impl DataFault {
             }
             DataFault::Full => rule::NO_SPACE.reply("no space for this message now; try again later"),
             DataFault::Disk => rule::NOT_STORED.reply("this message could not be stored; try again later"),
-            DataFault::Refused(reply) => reply,
             DataFault::Discarded(id) => Reply::coded(250, 0, 0, format!("Ok: taken as {id}")),
         }
     }

@@ -177,6 +177,20 @@ fn wrong_passwords_cost_time_and_no_thread() {
 }
 
 #[test]
+fn the_last_wrong_password_costs_time_too() {
+    let mut daemon = start("max_errors = 1\n");
+    let mut client = implicit(&daemon, 1);
+    client.greet();
+    let begun = Instant::now();
+    client.say(&format!("AUTH PLAIN {WRONG}"), "535 5.7.8 ");
+    client.send(format!("AUTH PLAIN {WRONG}\r\n"));
+    client.expect("421 4.7.0 ");
+    client.expect_end();
+    assert!(begun.elapsed() >= 2 * PENALTY);
+    daemon.wait_for_log(" auth=0/2 commands=1/3");
+}
+
+#[test]
 fn without_posta_auth_there_is_no_login() {
     let ground = secure_ground(SUBMISSION);
     let daemon = ground.start();

@@ -10,7 +10,7 @@ use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslStream, SslVersion};
 use posta::net::stream::Stream;
 
 use super::SETTINGS;
-use super::certificates::{Made, certificate, ec_key};
+use super::certificates::{Made, authority, certificate, ec_key};
 use super::daemon::{Client, Daemon, Ground, command_on, wait_until};
 
 /// A plain listener with STARTTLS, and one of TLS from the first octet.
@@ -158,6 +158,44 @@ fn who_was_introduced_stays_so_under_tls() {
 }
 
 #[test]
+fn a_certificate_is_its_holder_s_and_not_the_introduced_client_s() {
+    let ground = Ground::new("");
+    let ca = authority("clients");
+    put_certificate(&ground);
+    let holder = certificate(Some(&ca), &["proxy.test"], ec_key(), 30);
+    std::fs::write(ground.path("ca.pem"), ca.certificate_pem()).unwrap();
+    let print: String = holder
+        .certificate
+        .digest(MessageDigest::sha256())
+        .unwrap()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let settings = SECURE
+        .replace(
+            "CERTIFICATE\"",
+            &format!("CERTIFICATE\"\nclient_ca = \"{}\"", ground.path("ca.pem").display()),
+        )
+        .replace("CERTIFICATE", ground.path("cert.pem").to_str().unwrap());
+    ground.configure(&format!(
+        "{settings}relay_from = []\nrelay_fingerprints = [\"{print}\"]\nxclient_from = [\"127.0.0.7\"]\n"
+    ));
+    let daemon = ground.start();
+    for (introduction, answer) in [("NAME=h.test", "250"), ("ADDR=192.0.2.9", "554 5.7.1 ")] {
+        let mut proxy = daemon.client_from("127.0.0.7");
+        proxy.say(&format!("XCLIENT {introduction}"), "220");
+        proxy.say("STARTTLS", "220");
+        let mut context = context();
+        context.set_certificate(&holder.certificate).unwrap();
+        context.set_private_key(&holder.key).unwrap();
+        let mut proxy = Client::over(handshake(context, proxy.into_socket()).unwrap());
+        proxy.greet();
+        proxy.say("MAIL FROM:<a@b.test>", "250");
+        proxy.say("RCPT TO:<x@elsewhere.test>", answer);
+    }
+}
+
+#[test]
 fn what_comes_in_the_packet_of_starttls_is_not_obeyed() {
     let daemon = secure_ground(SECURE).start();
     let mut client = daemon.client();
@@ -244,6 +282,29 @@ fn no_tls_where_it_has_to_be_ends_the_session() {
     }
     daemon.wait_for_log("SSL_accept error from unknown[127.0.0.1]: the TLS handshake has not ended in time");
     daemon.client().say("NOOP", "250");
+}
+
+#[test]
+fn a_hangup_changes_all_or_nothing() {
+    let mut daemon = secure_ground(SECURE).start();
+    let shown = |daemon: &Daemon| {
+        let socket = daemon.connect_to(1, "127.0.0.1").unwrap().into_socket();
+        handshake(context(), socket).unwrap().ssl().peer_certificate().unwrap().to_der().unwrap()
+    };
+    let old = shown(&daemon);
+    let other = certificate(None, &["mx.test"], ec_key(), 30);
+    let (file, table) = (daemon.ground.path("other.pem"), daemon.ground.path("senders"));
+    std::fs::write(&file, [other.certificate_pem(), other.key_pem()].concat()).unwrap();
+    std::fs::write(&table, "alice what\n").unwrap();
+    let settings = SECURE.replace("CERTIFICATE", file.to_str().unwrap());
+    daemon.ground.configure(&format!("{settings}login_senders = \"{}\"\n", table.display()));
+    daemon.signal("-HUP");
+    daemon.wait_for_log("the configuration is not changed");
+    assert!(shown(&daemon) == old);
+    std::fs::write(&table, "").unwrap();
+    daemon.signal("-HUP");
+    daemon.wait_for_log("configuration read again");
+    assert!(shown(&daemon) == other.certificate.to_der().unwrap());
 }
 
 #[test]

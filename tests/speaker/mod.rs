@@ -11,7 +11,6 @@ use posta::smtp::chunk::ChunkReader;
 use posta::smtp::data::DataReader;
 use posta::smtp::introduction::Introduction;
 use posta::smtp::line::{Line, LineReader};
-use posta::smtp::reply::Reply;
 use posta::smtp::server::{
     Action, DataFault, Event, LogIn, Mechanisms, Proof, Question, Server, Service, Settings, Verdict,
 };
@@ -93,8 +92,6 @@ pub struct House {
     pub strict: bool,
     /// What is wrong with the disk: noticed when a draft is opened.
     pub disk: Option<DataFault>,
-    /// What a rule says of every message, after its data.
-    pub rule: Option<DataFault>,
     pub judge: Box<dyn FnMut(&Question) -> Verdict>,
 }
 
@@ -114,7 +111,6 @@ impl Default for House {
             max_hops: 100,
             strict: false,
             disk: None,
-            rule: None,
             judge: Box::new(|_| Verdict::Accept(None)),
         }
     }
@@ -129,7 +125,7 @@ enum Incoming {
         left: u64,
         last: bool,
     },
-    Unwanted(u64, Reply),
+    Unwanted(u64, Action),
 }
 
 /// With STARTTLS, and passwords under TLS.
@@ -192,7 +188,7 @@ impl Speaker {
         match std::mem::replace(&mut self.incoming, Incoming::Commands) {
             Incoming::Data(reader, content) => self.read_data(reader, content),
             Incoming::Chunk { left, last } => self.read_chunk(left, last),
-            Incoming::Unwanted(left, reply) => self.swallow(left, reply),
+            Incoming::Unwanted(left, then) => self.swallow(left, then),
             Incoming::Commands => {
                 self.lines.expect_exchange(self.server.is_logging_in());
                 let action = match self.lines.next() {
@@ -258,7 +254,7 @@ impl Speaker {
                 }
             },
             Action::TakeChunk { size, last } => self.incoming = Incoming::Chunk { left: size, last },
-            Action::Swallow { size, reply } => self.incoming = Incoming::Unwanted(size, reply),
+            Action::Swallow { size, then } => self.incoming = Incoming::Unwanted(size, *then),
             Action::HangUp(reply) => {
                 reply.write_to(&mut self.said);
                 self.closed = true;
@@ -306,21 +302,21 @@ impl Speaker {
         true
     }
 
-    fn swallow(&mut self, left: u64, reply: Reply) -> bool {
+    fn swallow(&mut self, left: u64, then: Action) -> bool {
         let count = self.lines.unread().len().min(usize::try_from(left).unwrap_or(usize::MAX));
         self.lines.consume(count);
         let done = count as u64 == left;
         if done {
-            reply.write_to(&mut self.said);
+            self.act(then);
         } else {
-            self.incoming = Incoming::Unwanted(left - count as u64, reply);
+            self.incoming = Incoming::Unwanted(left - count as u64, then);
         }
         done
     }
 
     /// The message is there; stores it if nothing is wrong with it.
     fn finish(&mut self, fault: Option<DataFault>, content: Vec<u8>) {
-        match fault.or(self.house.rule.clone()) {
+        match fault {
             Some(fault) => self.tell(Event::Data(Err(fault))),
             None => {
                 let message = self.message(content);

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use posta::unix::crypt;
 
-use posta::sasl::keys::{ITERATIONS, Keys};
+use posta::sasl::keys::{Cost, ITERATIONS, Keys};
 use posta::sasl::{Fault, prepare};
 
 /// Why a field of a users file is no password.
@@ -99,6 +99,15 @@ impl Password {
             Password::Crypt(_) => Kind::Crypt,
             Password::Scram(_) => Kind::Scram,
             Password::Plain(_) => Kind::Plain,
+        }
+    }
+
+    /// What the keys cost that SCRAM goes on with, if there are any.
+    pub fn cost(&self) -> Option<Cost> {
+        match self {
+            Password::Scram(keys) => Some(keys.cost()),
+            Password::Plain(_) => Some(Cost::default()),
+            Password::Argon2(_) | Password::Crypt(_) => None,
         }
     }
 

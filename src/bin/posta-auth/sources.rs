@@ -6,13 +6,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use posta::mail::address::parse_domain;
 use posta::unix::shadow;
 
-use posta::sasl::keys::{ITERATIONS, Keys, hmac};
+use posta::sasl::keys::{Keys, hmac};
 use posta::sasl::mechanism::Mechanism;
 use posta::sasl::{Credentials, Fault};
 
@@ -161,6 +161,9 @@ impl Sources {
             None => (login, self.own_domain()),
         };
         let place = match (&self.auth.dovecot, rule.map(|rule| &rule.fate)) {
+            // Who would be found by a part of it had as many names as there are domains, and each its own
+            // count of wrong passwords.
+            _ if local.contains('@') => Place::Nowhere,
             (Some(socket), _) => Place::Dovecot(socket.clone()),
             (None, Some(DomainFate::Users { users: Users::File(file), .. })) => Place::File(file.clone()),
             (None, Some(DomainFate::Users { users: Users::System, .. })) => Place::System,
@@ -249,25 +252,32 @@ impl Sources {
 
     /// A password of the kind that most users have.
     fn usual(&self) -> Password {
-        let file = self.files().iter().find_map(|file| self.files.get(file).ok());
-        file.map_or_else(Password::nobodys, |file| file.usual.clone())
+        self.any_file().map_or_else(Password::nobodys, |file| file.usual.clone())
+    }
+
+    /// The users file by which those are judged who are in none.
+    fn any_file(&self) -> Option<Arc<UsersFile>> {
+        self.files().iter().find_map(|file| self.files.get(file).ok())
     }
 
     /// The account's keys, or decoys. An error is why nobody can say.
     pub fn keys(&self, account: &Account, client: Option<IpAddr>) -> Result<Found, String> {
-        let (found, usual) = match &account.place {
+        let (found, file) = match &account.place {
             Place::File(path) => {
                 let file = self.files.get(path)?;
-                (file.find(&account.local, &account.domain).cloned(), file.usual.clone())
+                (file.find(&account.local, &account.domain).cloned(), Some(file))
             }
-            _ => (None, self.usual()),
+            _ => (None, self.any_file()),
         };
         let salt = &hmac(&self.secret, account.full.as_bytes())[..16];
         let stored = found.as_ref().and_then(|entry| entry.password.as_ref());
         let keys = match stored {
             Some(password) => password.keys(salt),
             // The work that is done for most users is done for all.
-            None => usual.keys(salt).map(|_| None),
+            None => match &file {
+                Some(file) => file.usual.keys(salt).map(|_| None),
+                None => Ok(None),
+            },
         };
         let decoy = match &found {
             None => Some(Why::Unknown),
@@ -278,7 +288,8 @@ impl Sources {
         match (keys.map_err(|fault| fault.to_string())?, decoy) {
             (Some(keys), None) => Ok(Found { keys, decoy: None }),
             (_, why) => {
-                let keys = Keys::decoy(&account.full, &self.secret, ITERATIONS);
+                let cost = file.map(|file| file.cost).unwrap_or_default();
+                let keys = Keys::decoy(&account.full, &self.secret, cost);
                 Ok(Found { keys, decoy: Some(why.unwrap_or(Why::NoKeys)) })
             }
         }
@@ -361,7 +372,7 @@ mod tests {
         assert!(matches!(account("a@example.org").place, Place::File(_)));
         assert_eq!(account("a").full, "a@example.org");
         assert_eq!(account("a@shell.example").place, Place::System);
-        for nowhere in ["a@any.example", "a@elsewhere.example", "a@*", "a@"] {
+        for nowhere in ["a@any.example", "a@elsewhere.example", "a@*", "a@", "a@example.org@example.org"] {
             assert_eq!(account(nowhere).place, Place::Nowhere, "{nowhere}");
         }
         let only_system = [users("other.example", Users::System)];
@@ -383,6 +394,7 @@ mod tests {
             ("carl", "x", Why::NoPassword),
             ("dan", "x", Why::Forbidden),
             ("alice@elsewhere.example", "x", Why::Unknown),
+            ("alice@example.org@example.org", "x", Why::Unknown),
         ] {
             assert_eq!(check(&sources, login, password), Verdict::Wrong(why), "{login}");
         }
@@ -403,6 +415,19 @@ mod tests {
         assert_eq!(find("nobody").decoy, Some(Why::Unknown));
         assert!(find("nobody").keys == find("nobody").keys);
         assert_eq!(find("a@elsewhere.example").decoy, Some(Why::Unknown));
+    }
+
+    #[test]
+    fn decoys_are_of_the_kind_that_most_keys_are() {
+        let [many, more] = [9000, 9001].map(|n| Keys::derive("x", b"twelve octet", n).unwrap());
+        let (_folder, sources) = sources(&format!(
+            "a:{{SCRAM-SHA-256}}{more}\nb:{{SCRAM-SHA-256}}{many}\nc:{{SCRAM-SHA-256}}{many}\nd:{{PLAIN}}x\n"
+        ));
+        for nobody in ["nobody", "nobody@elsewhere.example", "a@example.org@example.org"] {
+            let found = sources.keys(&sources.account(nobody), CLIENT).unwrap();
+            assert_eq!(found.decoy, Some(Why::Unknown));
+            assert_eq!((found.keys.iterations, found.keys.salt.len()), (9000, 12), "{nobody}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use posta::config::Network;
+use posta::sasl::keys::Cost;
 
 use crate::mark::Mark;
 use crate::password::{Kind, Password};
@@ -30,6 +31,8 @@ pub struct UsersFile {
     /// What is checked for those who are not in it: a password of the kind that most users have, so
     /// that it takes as long.
     pub usual: Password,
+    /// What SCRAM's keys cost most users of it. The decoys cost as much, or they were known by it.
+    pub cost: Cost,
     /// Whether every password in it is good for SCRAM.
     pub has_keys: bool,
 }
@@ -64,10 +67,11 @@ impl UsersFile {
             entries.insert(name, entry);
         }
         let usual = usual(entries.values());
+        let cost = usual_cost(entries.values());
         let mut stored = entries.values().filter_map(|entry| entry.password.as_ref()).peekable();
         let some = stored.peek().is_some();
         let has_keys = some && stored.all(|password| matches!(password.kind(), Kind::Scram | Kind::Plain));
-        (UsersFile { entries, usual: usual.unwrap_or_else(Password::nobodys), has_keys }, faults)
+        (UsersFile { entries, usual: usual.unwrap_or_else(Password::nobodys), cost, has_keys }, faults)
     }
 
     /// Who is called `local@domain`, or `local` in every domain of the file. Both in lower case.
@@ -111,6 +115,15 @@ fn usual<'e>(entries: impl Iterator<Item = &'e Entry>) -> Option<Password> {
         kinds.entry(password.kind()).or_insert((0, password)).0 += 1;
     }
     kinds.into_values().max_by_key(|(count, _)| *count).map(|(_, password)| password.clone())
+}
+
+/// The cost that is there most often; of two, the greater one, so that it stays the same.
+fn usual_cost<'e>(entries: impl Iterator<Item = &'e Entry>) -> Cost {
+    let mut costs: HashMap<Cost, usize> = HashMap::new();
+    for cost in entries.filter_map(|entry| entry.password.as_ref()?.cost()) {
+        *costs.entry(cost).or_default() += 1;
+    }
+    costs.into_iter().max_by_key(|&(cost, count)| (count, cost)).map(|(cost, _)| cost).unwrap_or_default()
 }
 
 /// The users files, each read again when it has changed.

@@ -61,6 +61,12 @@ impl Session {
                     return Ok(Next::Line);
                 }
                 Action::HangUp(reply) => {
+                    // A wrong password costs its time, though it was one error too many.
+                    if let Some(wait) = self.take_penalty() {
+                        self.deadline += wait;
+                        self.parting = Some(Box::new((verb, Action::HangUp(reply))));
+                        return Ok(Next::Rest(wait));
+                    }
                     self.note(verb, &reply);
                     reply.write_to(out);
                     return Ok(Next::Over(reply));
@@ -99,9 +105,9 @@ impl Session {
                     let taken = receive_chunk(self, house, out, size, last)?;
                     self.server.on(taken)
                 }
-                Action::Swallow { size, reply } => {
+                Action::Swallow { size, then } => {
                     swallow(self, out, size)?;
-                    Action::Say(reply)
+                    *then
                 }
             };
             self.drop_what_is_over();
@@ -137,10 +143,15 @@ impl Session {
     /// How long this reply is kept back. Wrong passwords and many errors cost the client time, and us
     /// no thread (RFC 5321 7.8, RFC 4954 9).
     fn penalty_for(&mut self, reply: &Reply) -> Option<Duration> {
-        let penalty = self.penalty.take().filter(|wait| !wait.is_zero());
+        let penalty = self.take_penalty();
         let many = self.server.errors() > self.terms.smtp.max_errors / 2;
         let is_slowed = many && reply.is_permanent_failure() && self.is_stranger();
         penalty.or(is_slowed.then_some(SLOW))
+    }
+
+    /// What a wrong password costs.
+    fn take_penalty(&mut self) -> Option<Duration> {
+        self.penalty.take().filter(|wait| !wait.is_zero())
     }
 
     /// Chunks without their message, and an exchange that was given up, are no longer needed.
@@ -205,6 +216,7 @@ impl Session {
         if matches!(verdict, Verdict::Accept(_)) {
             self.guest = guest;
             self.connected = self.guest.client.address;
+            self.spoken_for |= told.address.is_said();
             let Trust { xclient, xforward } = offer::trust(&self.terms, self.connected);
             self.server.entrust(xclient, xforward);
             log::info!("connect from {} through {host}", self.guest.peer());

@@ -152,7 +152,7 @@ impl Session {
         log::info!("{kind} TLS connection established from {peer}: {encryption}");
         count::TLS.add(1);
         self.flight.note(format_args!("{encryption}"));
-        self.guest.client.fingerprint.clone_from(&tls.fingerprint);
+        self.guest.client.fingerprint = tls.fingerprint.clone().filter(|_| !self.spoken_for);
         Ok(())
     }
 

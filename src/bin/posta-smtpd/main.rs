@@ -256,9 +256,12 @@ fn reload(began_with: &Config, house: &House) -> bool {
                 config.smtpd.max_sessions = most;
             }
             config.listen.clone_from(&began_with.listen);
-            house.certificates.change(settings::tls_files(&config));
+            // All or nothing: what may still fail is done first.
             match settings::terms(&config) {
-                Ok(terms) => house.change(terms),
+                Ok(terms) => {
+                    house.certificates.change(settings::tls_files(&config));
+                    house.change(terms);
+                }
                 Err(error) => {
                     log::error!("{error}");
                     log::error!("the configuration is not changed; mend the fault and send SIGHUP again");

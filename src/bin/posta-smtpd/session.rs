@@ -62,6 +62,8 @@ pub struct Session {
     pub guest: Guest,
     /// Where the client is, by its connection, or by the word of a proxy or of a trusted host.
     pub(crate) connected: Option<IpAddr>,
+    /// A trusted host has named somebody else: what that host itself shows of TLS is not the client's.
+    pub(crate) spoken_for: bool,
     pub entrance: Entrance,
     pub terms: Arc<Terms>,
     pub(crate) stage: Stage,
@@ -83,6 +85,8 @@ pub struct Session {
     pub(crate) penalty: Option<Duration>,
     /// An answer that is kept back.
     pub(crate) owed: Vec<u8>,
+    /// The last word, and to what, if it is kept back.
+    pub(crate) parting: Option<Box<(Option<Verb>, Action)>>,
     /// Most workers are busy: the house's, which may change within a turn.
     hurry: Arc<AtomicBool>,
     /// Given back with the session.
@@ -213,6 +217,7 @@ impl Session {
             server: Server::new(Arc::clone(&terms.smtp), Service::default()),
             lines: LineReader::new(MAX_COMMAND_LINE),
             connected: client.address,
+            spoken_for: false,
             guest: Guest::new(client),
             entrance,
             stage: Stage::Entering,
@@ -227,6 +232,7 @@ impl Session {
             exchange: None,
             penalty: None,
             owed: Vec::new(),
+            parting: None,
             hurry: Arc::default(),
             seat,
         }
@@ -273,6 +279,7 @@ impl Session {
         let mut next = match (self.stage, cause) {
             // Who was to wait does not get round it by closing his side behind all that he has sent.
             (_, Cause::Gone) => return Err(Loss::Gone),
+            _ if self.parting.is_some() => None,
             (Stage::Talking, Cause::Overdue) => Some((None, self.overdue())),
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
@@ -284,7 +291,8 @@ impl Session {
             },
         };
         loop {
-            if let Some((verb, action)) = next.take().or_else(|| self.next_line()) {
+            let parting = self.parting.take().map(|parting| *parting);
+            if let Some((verb, action)) = parting.or_else(|| next.take()).or_else(|| self.next_line()) {
                 match self.carry_out(verb, action, house, out)? {
                     Next::Line if out.len() > GATHERED => self.flush(out)?,
                     Next::Line => {}

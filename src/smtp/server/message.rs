@@ -40,8 +40,7 @@ impl<P: Proof> Server<P> {
             Some(transaction) => {
                 let taken = transaction.chunked.unwrap_or_default();
                 if taken.saturating_add(size) > self.settings.max_message_size {
-                    self.drop_message();
-                    Some(Action::Say(DataFault::TooBig.into_reply()))
+                    Some(self.no_place(DataFault::TooBig, last))
                 } else {
                     self.no_recipient()
                 }
@@ -80,21 +79,27 @@ impl<P: Proof> Server<P> {
             }
             Err(fault) => fault.into_reply(),
         };
-        let recipients = self.transaction.as_ref().map_or(1, |transaction| transaction.accepted);
+        let answer = self.answer_to_end(reply);
         // RFC 5321 4.1.1.4: the buffers are empty after the end of data, whatever came of it.
         self.reset();
-        if self.service.lmtp {
-            // RFC 2033 4.2: one for each recipient that was accepted. All have the same fate here.
-            Action::SayEach(vec![reply; recipients])
-        } else {
-            Action::Say(reply)
-        }
+        answer
     }
 
-    /// There is no place for the message, before any of it was asked for.
-    pub(super) fn no_place(&mut self, fault: DataFault) -> Action {
+    /// There is no place for the message: before any of it was asked for, or for this chunk of it.
+    pub(super) fn no_place(&mut self, fault: DataFault, last: bool) -> Action {
+        let reply = fault.into_reply();
+        let answer = if last { self.answer_to_end(reply) } else { Action::Say(reply) };
         self.drop_message();
-        Action::Say(fault.into_reply())
+        answer
+    }
+
+    /// What is said when all of a message has come. RFC 2033 4.2: to each recipient that was accepted,
+    /// and to the last chunk as to the dot. All have the same fate here.
+    fn answer_to_end(&self, reply: Reply) -> Action {
+        match self.transaction.as_ref().map(|transaction| transaction.accepted) {
+            Some(accepted @ 1..) if self.service.lmtp => Action::SayEach(vec![reply; accepted]),
+            _ => Action::Say(reply),
+        }
     }
 
     /// Why there is nobody to send to, if there is nobody.
@@ -117,9 +122,11 @@ impl<P: Proof> Server<P> {
     /// A chunk that is refused is read all the same; but one that is far too large for any message
     /// here costs less if the session ends.
     fn swallow(&self, size: u64, refusal: Action) -> Action {
+        let is_ocean = size / 2 > self.settings.max_message_size;
         match refusal {
-            Action::Say(reply) if size / 2 > self.settings.max_message_size => Action::HangUp(reply),
-            Action::Say(reply) => Action::Swallow { size, reply },
+            Action::Say(reply) if is_ocean => Action::HangUp(reply),
+            Action::SayEach(mut replies) if is_ocean => Action::HangUp(replies.swap_remove(0)),
+            Action::Say(_) | Action::SayEach(_) => Action::Swallow { size, then: Box::new(refusal) },
             other => other,
         }
     }
@@ -162,14 +169,12 @@ mod tests {
 
     #[test]
     fn faults_of_data_have_their_replies() {
-        let refusal = Reply::coded(550, 7, 1, "no");
         let faults = [
             (DataFault::TooBig, "552 5.3.4"),
             (DataFault::BareLineEnd, "550 5.6.0"),
             (DataFault::Loop, "554 5.4.6"),
             (DataFault::Full, "452 4.3.1"),
             (DataFault::Disk, "451 4.3.0"),
-            (DataFault::Refused(refusal), "550 5.7.1"),
         ];
         let mut server = session(0);
         say(&mut server, "HELO client");
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn chunks_that_are_not_wanted_are_swallowed() {
         let swallowed = |action: Action| match action {
-            Action::Swallow { size, reply } => (size, reply.code),
+            Action::Swallow { size, then } => (size, code(&then)),
             other => panic!("{other:?}"),
         };
         let mut server = session(9);
@@ -258,5 +263,22 @@ mod tests {
         let _ = on_line(&mut server, "BDAT 1 LAST");
         let Action::SayEach(replies) = server.on(Event::Data(Err(DataFault::Disk))) else { panic!() };
         assert_eq!(replies.len(), 3);
+        // A last chunk that there is no room for is the end of a message all the same.
+        begin(&mut server);
+        let _ = on_line(&mut server, "BDAT 1 LAST");
+        let Action::SayEach(replies) = server.on(Event::NoPlace(DataFault::Full)) else { panic!() };
+        assert_eq!(replies.len(), 3);
+        for (chunk, answers) in [("BDAT 1001", 1), ("BDAT 1001 LAST", 3)] {
+            begin(&mut server);
+            let Action::Swallow { size: 1001, then } = on_line(&mut server, chunk) else { panic!() };
+            match *then {
+                Action::Say(reply) => assert_eq!((reply.code, answers), (552, 1)),
+                Action::SayEach(replies) => assert_eq!((replies[0].code, replies.len()), (552, answers)),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(say(&mut server, "RSET"), 250);
+        }
+        begin(&mut server);
+        assert!(matches!(on_line(&mut server, "BDAT 9999 LAST"), Action::HangUp(Reply { code: 552, .. })));
     }
 }

@@ -160,9 +160,8 @@ impl<P: Proof> Server<P> {
             }
             (Event::Secured, Some(Open::Handshake)) => self.secured(),
             (Event::LogIn(step), Some(Open::LogIn)) => self.log_in_step(step),
-            (Event::NoPlace(fault), Some(Open::Data | Open::Chunk(_) | Open::LastChunk)) => {
-                self.no_place(fault)
-            }
+            (Event::NoPlace(fault), Some(Open::Data | Open::Chunk(_))) => self.no_place(fault, false),
+            (Event::NoPlace(fault), Some(Open::LastChunk)) => self.no_place(fault, true),
             (Event::Chunk(outcome), Some(Open::Chunk(size))) => self.chunk_taken(outcome, size),
             (Event::Data(outcome), Some(Open::Data | Open::LastChunk)) => self.message_taken(outcome),
             (Event::TimedOut, _) => {

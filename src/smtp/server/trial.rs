@@ -38,7 +38,8 @@ pub(super) fn session(max_errors: usize) -> Server<Stored> {
 
 pub(super) fn code(action: &Action) -> u16 {
     match action {
-        Action::Say(reply) | Action::HangUp(reply) | Action::Swallow { reply, .. } => reply.code,
+        Action::Say(reply) | Action::HangUp(reply) => reply.code,
+        Action::Swallow { then, .. } => code(then),
         Action::TakeData { go_ahead } | Action::Secure { go_ahead } => go_ahead.code,
         _ => panic!("{action:?}"),
     }

@@ -43,7 +43,7 @@ fn lines(input: &[u8], step: usize) -> Vec<String> {
             }
             out.push(format!("{line:?}"));
         }
-        assert!(!reader.has_line() && reader.unread().len() < limit(reader.unread(), MAX));
+        assert!(reader.unread().len() < limit(reader.unread(), MAX));
     }
     out
 }
@@ -246,7 +246,7 @@ pub fn events(input: &[u8]) {
     for &octet in input {
         let (what, which) = (octet >> 4, octet & 15);
         let refusal = || Reply::coded(550, 7, 1, "no");
-        let fault = || if which & 1 == 1 { DataFault::Full } else { DataFault::Refused(refusal()) };
+        let fault = || if which & 1 == 1 { DataFault::Full } else { DataFault::Loop };
         let action = server.on(match what {
             0 => Event::Opened,
             1 => Event::LongLine,
@@ -264,8 +264,9 @@ pub fn events(input: &[u8]) {
             13 if which == 0 => Event::TimedOut,
             _ => Event::Line(LINES[usize::from(which)]),
         });
+        let action = if let Action::Swallow { then, .. } = action { *then } else { action };
         match action {
-            Action::Say(reply) | Action::Swallow { reply, .. } => reply.write_to(&mut said),
+            Action::Say(reply) => reply.write_to(&mut said),
             Action::SayEach(replies) => replies.iter().for_each(|reply| reply.write_to(&mut said)),
             Action::Secure { go_ahead } => go_ahead.write_to(&mut said),
             Action::TakeData { go_ahead } => {
