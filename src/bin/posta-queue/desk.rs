@@ -124,7 +124,7 @@ impl Desk {
                     log::info!("order: retry {domain} (uid={})", peer.uid);
                     self.pass_on(packets, Order::RetryDomain(name))
                 }
-                Err(failed) => say(packets, &failed),
+                Err((kind, why)) => say(packets, &Answer::Failed(kind, why)),
             },
             Order::Pause(domain) => self.pause(packets, &domain, true, peer.uid),
             Order::Resume(domain) => self.pause(packets, &domain, false, peer.uid),
@@ -141,7 +141,7 @@ impl Desk {
     fn pause(&self, packets: &Packets, domain: &str, paused: bool, uid: u32) -> io::Result<()> {
         let name = match self.destination(domain) {
             Ok(name) => name,
-            Err(failed) => return say(packets, &failed),
+            Err((kind, why)) => return say(packets, &Answer::Failed(kind, why)),
         };
         log::info!("order: {} {name} (uid={uid})", if paused { "pause" } else { "resume" });
         match self.spool.set_paused(&name, paused) {
@@ -155,7 +155,7 @@ impl Desk {
 
     /// The name of the destination that mail for a domain goes to; what is no domain may be such a
     /// name itself. Mail for a domain with users goes to no one destination.
-    fn destination(&self, domain: &str) -> Result<String, Answer> {
+    fn destination(&self, domain: &str) -> Result<String, (Failure, String)> {
         let router = self.router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let Ok(address) = Mailbox::from_parts("postmaster", domain) else { return Ok(domain.to_lowercase()) };
         match router.relay(&address) {
@@ -163,9 +163,9 @@ impl Desk {
             Ok(None) => {
                 let why =
                     format!("{domain} has its users here; this is for domains whose mail goes elsewhere");
-                Err(Answer::Failed(Failure::Wrong, why))
+                Err((Failure::Wrong, why))
             }
-            Err(why) => Err(Answer::Failed(Failure::Later, format!("{domain}: {why}"))),
+            Err(why) => Err((Failure::Later, format!("{domain}: {why}"))),
         }
     }
 
@@ -375,6 +375,6 @@ mod tests {
         let desk = desk(&stage, channel().0);
         assert_eq!(desk.destination("Elsewhere.Example").ok().as_deref(), Some("elsewhere.example"));
         assert_eq!(desk.destination("smtp:relay.example:25").ok().as_deref(), Some("smtp:relay.example:25"));
-        assert!(matches!(desk.destination("localhost"), Err(Answer::Failed(Failure::Wrong, _))));
+        assert!(matches!(desk.destination("localhost"), Err((Failure::Wrong, _))));
     }
 }
