@@ -97,7 +97,7 @@ impl Domains {
 }
 
 /// A domain, then those above it, each with a dot before it: `a.b.c`, `.b.c`, `.c`.
-fn with_parents(domain: &str) -> impl Iterator<Item = &str> {
+pub fn with_parents(domain: &str) -> impl Iterator<Item = &str> {
     let above = domain.match_indices('.').map(|(at, _)| &domain[at..]);
     std::iter::once(domain).chain(above)
 }
@@ -162,7 +162,8 @@ mod tests {
     fn tables_have_more_rules() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("domains");
-        let text = "one.example relay = \"one:25\"\n.two.example { lmtp = \"unix:/l\" }\nbad.example x = 1\n";
+        let text = "one.example relay = \"one:25\"\n.two.example { lmtp = \"unix:/l\" }\nbad.example x = 1\n\
+                    sure.example relay = \"mx\", tls = \"verify\"\n";
         std::fs::write(&path, text).unwrap();
         let rules = vec![DomainRule::new("one.example", system())];
         let domains = Domains::new("mail.example.org", rules, &[Source::Text(path)]);
@@ -171,6 +172,7 @@ mod tests {
         assert!(matches!(two.rule.fate, DomainFate::Lmtp(_)) && two.row.unwrap().line == Some(2));
         assert_eq!(domain_of(&domains, "three.example"), "*");
         assert!(domains.find("bad.example").unwrap_err().is_temporary());
+        assert!(domains.find("sure.example").unwrap_err().is_temporary(), "never sent in the clear");
         let lost = Domains::new("mail.example.org", Vec::new(), &[Source::Text("/no/such".into())]);
         assert!(lost.find("three.example").unwrap_err().is_temporary());
         assert_eq!(lost.find("localhost").unwrap().rule.fate, system());

@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::status::Status;
 
-use crate::courier::request::Leaf;
+use crate::courier::request::{Leaf, Target};
 
 use crate::config::{DomainFate, Source};
 
@@ -49,6 +49,7 @@ mod transport;
 pub mod users;
 
 pub use alias::{Member, included};
+pub use domains::with_parents;
 pub use settings::Settings;
 pub use signature::{KeyError, make_key};
 pub use table::TableError;
@@ -194,6 +195,12 @@ impl Router {
         let mut leaves = Vec::new();
         self.expand_into(address, &ReversePath::Null, false, &mut |leaf| leaves.push(leaf))?;
         Ok(leaves)
+    }
+
+    /// Where mail for a domain goes by the domain's own rule, whatever aliases say of its addresses.
+    /// `None`: to users of this host.
+    pub fn relay(&self, domain: &Mailbox) -> Result<Option<Target>, NoRoute> {
+        Ok(resolve::relay(&self.domains.find(domain.domain())?.rule, domain))
     }
 
     /// For posta-queue: hands the final destinations to `into`, one after the other, without
@@ -343,7 +350,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use crate::courier::request::{Hop, Owner, Place, Target};
+    use crate::courier::request::{Hop, Owner, Place};
 
     use crate::config::{DomainRule, Users};
 

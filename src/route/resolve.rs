@@ -191,16 +191,12 @@ impl<'r> Walk<'r> {
         };
         self.step(|| rule_step(address, &found.rule, found.row.as_ref()));
         let rule: Cow<'_, DomainRule> = found.rule;
-        let target = match &rule.fate {
-            DomainFate::Users { users, mailbox, owner } => {
-                let domain = rule_domain(&rule, address);
-                let mailboxes = self.router.mailboxes(domain, mailbox.as_deref(), owner.as_deref());
-                return self.user(address, users, &mailboxes);
-            }
-            DomainFate::RelayMx => by_mx(address),
-            DomainFate::RelayTo(hop) => Target::Smtp(hop.clone()),
-            DomainFate::Lmtp(hop) => Target::Lmtp(hop.clone()),
-        };
+        if let DomainFate::Users { users, mailbox, owner } = &rule.fate {
+            let domain = rule_domain(&rule, address);
+            let mailboxes = self.router.mailboxes(domain, mailbox.as_deref(), owner.as_deref());
+            return self.user(address, users, &mailboxes);
+        }
+        let Some(target) = relay(&rule, address) else { return false };
         self.abroad(away(address, target), rule.domain == "*")
     }
 
@@ -372,6 +368,16 @@ impl<'r> Walk<'r> {
 /// The domain that a mailbox's path names: the rule's, or where that stands for many, the address's.
 pub(super) fn rule_domain<'d>(rule: &'d DomainRule, address: &'d Mailbox) -> &'d str {
     if rule.domain.starts_with('.') { address.domain() } else { &rule.domain }
+}
+
+/// Where a rule sends mail for an address; `None`: to users of this host.
+pub(super) fn relay(rule: &DomainRule, address: &Mailbox) -> Option<Target> {
+    match &rule.fate {
+        DomainFate::Users { .. } => None,
+        DomainFate::RelayMx => Some(by_mx(address)),
+        DomainFate::RelayTo(hop) => Some(Target::Smtp(hop.clone())),
+        DomainFate::Lmtp(hop) => Some(Target::Lmtp(hop.clone())),
+    }
 }
 
 fn rule_step(address: &Mailbox, rule: &DomainRule, row: Option<&Row>) -> Step {

@@ -23,6 +23,8 @@
 //!   journal/       0700 postaq            XX/ID
 //!   hold/          0700 postaq            ID
 //!   corrupt/       0700 postaq            ID, ID.journal
+//!   history/       0700 postaq            what became of messages that are gone (`logbook/history.rs`)
+//!   key            0640 postaq:posta      keys of signed senders (`route/signature.rs`)
 //!   paused         destinations that the administrator has paused, one a line
 //!   lock           held by the one posta-queue
 //!   trigger        0622, a fifo for hints: "ID\n" in new/, "+ID\n" in drop/

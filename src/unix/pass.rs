@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
     UnixAddr, sockopt,
@@ -136,8 +137,22 @@ impl Packets {
 
     /// After this long, a receive gives up with `WouldBlock`.
     pub fn set_receive_timeout(&self, limit: Duration) -> io::Result<()> {
-        let limit = nix::sys::time::TimeVal::new(limit.as_secs() as i64, i64::from(limit.subsec_micros()));
-        Ok(socket::setsockopt(&self.fd, sockopt::ReceiveTimeout, &limit)?)
+        Ok(socket::setsockopt(&self.fd, sockopt::ReceiveTimeout, &time_value(limit))?)
+    }
+
+    /// After this long, a send that finds no room gives up with `WouldBlock`.
+    pub fn set_send_timeout(&self, limit: Duration) -> io::Result<()> {
+        Ok(socket::setsockopt(&self.fd, sockopt::SendTimeout, &time_value(limit))?)
+    }
+
+    /// Whether the other end is closed.
+    pub fn has_gone(&self) -> io::Result<bool> {
+        let mut polled = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
+        match poll(&mut polled, PollTimeout::ZERO) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(polled[0].revents().is_some_and(|said| !said.is_empty()))
     }
 
     /// Who is at the other end.
@@ -220,6 +235,10 @@ impl AsFd for PacketListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+fn time_value(limit: Duration) -> nix::sys::time::TimeVal {
+    nix::sys::time::TimeVal::new(limit.as_secs() as i64, i64::from(limit.subsec_micros()))
 }
 
 /// Who is at the other end of a connected Unix socket.
@@ -310,6 +329,19 @@ mod tests {
         let packet = vec![0; MAX_PACKET];
         let error = (0..1000).find_map(|_| one.send(&packet, None).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn who_never_reads_holds_up_nobody_for_ever_and_who_goes_is_seen_to_go() {
+        let (one, other) = Packets::pair().unwrap();
+        one.set_send_timeout(Duration::from_millis(10)).unwrap();
+        let packet = vec![0; MAX_PACKET];
+        let error = (0..1000).find_map(|_| one.send(&packet, None).err()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        other.send(b"more", None).unwrap();
+        assert!(!one.has_gone().unwrap());
+        drop(other);
+        assert!(one.has_gone().unwrap());
     }
 
     #[test]

@@ -143,7 +143,8 @@ impl Runner {
         if !message.unsaved.is_empty() || !message.onward.is_empty() {
             self.unnoted.push_back((now + NOTE_AFTER, id));
         }
-        if !self.terminating {
+        // An order of the administrator ends the message in another way: nothing more is begun.
+        if !self.terminating && !self.wishes.contains_key(&id) {
             self.admit_what_came(id, now);
         }
     }
@@ -161,10 +162,11 @@ impl Runner {
     }
 
     pub(crate) fn file(&mut self, id: Id, notices: Vec<Notice>, records: Vec<Record>, end: End) {
+        let goes_on = end == End::Stay && !self.wishes.contains_key(&id);
         let Some(message) = self.messages.get_mut(&id) else { return };
         message.filing = true;
-        // An order of the administrator ends the message in another way: nothing more is sent on.
-        let onward = if end == End::Stay { message.onward.clone() } else { Vec::new() };
+        // Nor is anything sent on then.
+        let onward = if goes_on { message.onward.clone() } else { Vec::new() };
         let task = Task { entry: message.entry.clone(), place: message.place, onward, notices, records, end };
         if !self.clerks.file(task) {
             log::error!(
@@ -453,6 +455,21 @@ mod tests {
         assert_eq!(runner.messages[&id].jobs, 2, "one ended, and one came");
         assert!(runner.note(id));
         assert_eq!(next_filed(&heard).sent_on.len(), 1);
+    }
+
+    #[test]
+    fn nothing_more_is_begun_of_what_the_administrator_wants() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = open(&stage, &mut runner);
+        let message = runner.messages.get_mut(&id).unwrap();
+        message.jobs = 2;
+        message.came.push(1);
+        message.add(crate::message::Target::new(0, message.targets[0].leaf.clone()));
+        runner.order(Order::Delete(id), channel().0);
+        runner.job_done(id, now());
+        assert_eq!(runner.messages[&id].jobs, 1);
     }
 
     #[test]

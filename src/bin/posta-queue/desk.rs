@@ -7,12 +7,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use posta::mail::address::Mailbox;
 use posta::mail::id::Id;
-use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
+use posta::unix::pass::{MAX_PACKET, PacketListener, Packets, Peer};
 
 use posta::courier::order::{Answer, Failure, Order, Row};
 
@@ -28,8 +28,12 @@ use crate::runner::{Event, date, failure};
 
 /// Connections served at once.
 const CONNECTIONS: usize = 16;
+/// Of these so many are kept for those who may change the queue.
+const KEPT: usize = 4;
 /// A peer has this long to say what it wants, and for reading each answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// While an answer is waited for, it is looked this often whether anybody still waits.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A message in a list: what the runner knows of it.
 #[derive(Debug)]
@@ -73,12 +77,12 @@ impl Desk {
     }
 
     fn accept(&self, packets: Packets) {
-        if self.busy.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
+        let most = if packets.peer().is_ok_and(is_master) { CONNECTIONS } else { CONNECTIONS - KEPT };
+        if self.busy.fetch_add(1, Ordering::Relaxed) >= most {
             self.busy.fetch_sub(1, Ordering::Relaxed);
-            let busy =
-                Answer::Failed(Failure::Later, format!("{CONNECTIONS} others are being answered; try again"));
+            let busy = Answer::Failed(Failure::Later, format!("{most} others are being answered; try again"));
             // Whoever asked sees the end of the connection if even this does not reach it.
-            let _ = say(&packets, &busy);
+            let _ = busy.encode().map(|packet| packets.try_send(&packet, None));
             return;
         }
         let desk = self.clone();
@@ -96,6 +100,7 @@ impl Desk {
 
     fn answer(&self, packets: &Packets) -> io::Result<()> {
         packets.set_receive_timeout(PATIENCE)?;
+        packets.set_send_timeout(PATIENCE)?;
         let peer = packets.peer()?;
         let mut buffer = vec![0; MAX_PACKET];
         let (length, _) = packets.receive(&mut buffer)?;
@@ -106,8 +111,7 @@ impl Desk {
             Ok(order) => order,
             Err(error) => return say(packets, &Answer::Failed(Failure::Wrong, error.to_string())),
         };
-        let (_, own) = posta::unix::users::current();
-        if !order.is_harmless() && peer.uid != 0 && peer.uid != own {
+        if !order.is_harmless() && !is_master(peer) {
             let why = "only root and the queue's own user may do this".to_string();
             return say(packets, &Answer::Failed(Failure::Denied, why));
         }
@@ -115,10 +119,13 @@ impl Desk {
             Order::List => self.list(packets),
             Order::Show(id) => self.show(packets, id),
             Order::Cat(id) => self.cat(packets, id),
-            Order::RetryDomain(domain) => {
-                log::info!("order: retry {domain} (uid={})", peer.uid);
-                self.pass_on(packets, Order::RetryDomain(self.destination(&domain)))
-            }
+            Order::RetryDomain(domain) => match self.destination(&domain) {
+                Ok(name) => {
+                    log::info!("order: retry {domain} (uid={})", peer.uid);
+                    self.pass_on(packets, Order::RetryDomain(name))
+                }
+                Err((kind, why)) => say(packets, &Answer::Failed(kind, why)),
+            },
             Order::Pause(domain) => self.pause(packets, &domain, true, peer.uid),
             Order::Resume(domain) => self.pause(packets, &domain, false, peer.uid),
             other => {
@@ -132,7 +139,10 @@ impl Desk {
 
     /// Notes a pause, or its end, so that it outlives the runner; then tells the runner.
     fn pause(&self, packets: &Packets, domain: &str, paused: bool, uid: u32) -> io::Result<()> {
-        let name = self.destination(domain);
+        let name = match self.destination(domain) {
+            Ok(name) => name,
+            Err((kind, why)) => return say(packets, &Answer::Failed(kind, why)),
+        };
         log::info!("order: {} {name} (uid={uid})", if paused { "pause" } else { "resume" });
         match self.spool.set_paused(&name, paused) {
             Ok(_) => {
@@ -143,23 +153,38 @@ impl Desk {
         }
     }
 
-    /// The name of the destination that mail for a domain goes to.
-    fn destination(&self, domain: &str) -> String {
+    /// The name of the destination that mail for a domain goes to; what is no domain may be such a
+    /// name itself. Mail for a domain with users goes to no one destination.
+    fn destination(&self, domain: &str) -> Result<String, (Failure, String)> {
         let router = self.router.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-        let leaves =
-            Mailbox::from_parts("postmaster", domain).ok().and_then(|address| router.expand(&address).ok());
-        let first = leaves.and_then(|leaves| leaves.into_iter().next());
-        first.map_or_else(|| domain.to_lowercase(), |leaf| of_target(&leaf.target).1)
+        let Ok(address) = Mailbox::from_parts("postmaster", domain) else { return Ok(domain.to_lowercase()) };
+        match router.relay(&address) {
+            Ok(Some(target)) => Ok(of_target(&target).1),
+            Ok(None) => {
+                let why =
+                    format!("{domain} has its users here; this is for domains whose mail goes elsewhere");
+                Err((Failure::Wrong, why))
+            }
+            Err(why) => Err((Failure::Later, format!("{domain}: {why}"))),
+        }
     }
 
     /// Gives an order to the runner and its answers to the peer.
     fn pass_on(&self, packets: &Packets, order: Order) -> io::Result<()> {
         let (sender, answers) = channel();
         self.events.send(Event::Order(order, sender)).map_err(io::Error::other)?;
-        for answer in answers {
-            say(packets, &answer)?;
-            if matches!(answer, Answer::End | Answer::Failed(..)) {
-                return Ok(());
+        loop {
+            match answers.recv_timeout(LOOK) {
+                Ok(answer) => {
+                    say(packets, &answer)?;
+                    if matches!(answer, Answer::End | Answer::Failed(..)) {
+                        return Ok(());
+                    }
+                }
+                // The order is carried out all the same.
+                Err(RecvTimeoutError::Timeout) if packets.has_gone()? => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         say(packets, &Answer::Failed(Failure::Later, "posta-queue is going down".into()))
@@ -258,6 +283,11 @@ impl Desk {
     }
 }
 
+/// Whether somebody may change the queue: root, and the queue's own user.
+fn is_master(peer: Peer) -> bool {
+    peer.uid == 0 || peer.uid == posta::unix::users::current().1
+}
+
 fn say(packets: &Packets, answer: &Answer) -> io::Result<()> {
     let packet = answer.encode().map_err(io::Error::other)?;
     packets.send(&packet, None)
@@ -311,4 +341,40 @@ fn in_words(message: &Message, record: &Record) -> Option<String> {
         Record::Released { at } => format!("{}: released", date(*at)),
         Record::Attempt { at, count } => format!("{}: end of attempt {count}", date(*at)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use crate::stage::{Stage, router};
+
+    use super::*;
+
+    fn desk(stage: &Stage, events: Sender<Event>) -> Desk {
+        let router = Arc::new(RwLock::new(Arc::new(router())));
+        let (busy, history) = (Arc::new(AtomicUsize::new(0)), PathBuf::from("/no/such"));
+        Desk { spool: stage.spool.clone(), router, events, busy, history }
+    }
+
+    #[test]
+    fn whoever_asked_and_has_gone_is_not_waited_for() {
+        let stage = Stage::new();
+        let (events, heard) = channel();
+        let desk = desk(&stage, events);
+        let (ours, theirs) = Packets::pair().unwrap();
+        theirs.send(&Order::Pass.encode().unwrap(), None).unwrap();
+        drop(theirs);
+        desk.answer(&ours).unwrap();
+        assert!(matches!(heard.try_recv(), Ok(Event::Order(Order::Pass, _))));
+    }
+
+    #[test]
+    fn a_domain_with_users_is_no_destination() {
+        let stage = Stage::new();
+        let desk = desk(&stage, channel().0);
+        assert_eq!(desk.destination("Elsewhere.Example").ok().as_deref(), Some("elsewhere.example"));
+        assert_eq!(desk.destination("smtp:relay.example:25").ok().as_deref(), Some("smtp:relay.example:25"));
+        assert!(matches!(desk.destination("localhost"), Err((Failure::Wrong, _))));
+    }
 }

@@ -7,6 +7,7 @@ use posta::courier::request::{Hop, Target};
 
 use posta::config::{DomainFate, DomainRule, RelayTls, SourceAddresses};
 use posta::net::tls_client::Demand;
+use posta::route::with_parents;
 
 /// The port where a session begins with TLS (RFC 8314 3.3).
 const SUBMISSIONS: u16 = 465;
@@ -63,11 +64,8 @@ impl Ways {
     /// The way to a target, for a message that may only go under TLS or for any other.
     pub fn to(&self, target: &Target, require_tls: bool) -> Way {
         let named = match target {
-            Target::Mx(domain) => {
-                // `.example.org` speaks for all domains below it, the nearest first.
-                let above = domain.match_indices('.').map(|(at, _)| &domain[at..]);
-                std::iter::once(domain.as_str()).chain(above).find_map(|name| self.domains.get(name))
-            }
+            // A rule for `.example.org` is for all below it, as it is where mail is routed.
+            Target::Mx(domain) => with_parents(domain).find_map(|domain| self.domains.get(domain)),
             Target::Smtp(hop) | Target::Lmtp(hop) => self.hops.get(hop),
             Target::Local(_) => None,
         };
@@ -124,6 +122,7 @@ mod tests {
         let rules = [
             rule("a.example", DomainFate::RelayMx, Some(RelayTls::Verify)),
             rule(".below.example", DomainFate::RelayMx, Some(RelayTls::Verify)),
+            rule("plain.below.example", DomainFate::RelayMx, Some(RelayTls::None)),
             rule("b.example", relay("relay.example"), Some(RelayTls::None)),
             rule("c.example", relay("relay.example:465"), None),
             rule("d.example", DomainFate::Lmtp(hop("unix:/run/lmtp")), None),
@@ -133,9 +132,10 @@ mod tests {
         let mx = |domain: &str| Target::Mx(domain.into());
         let tls = |target: &Target, require| ways.to(target, require).tls;
         assert_eq!(tls(&mx("a.example"), false), Some(Demand::Certificate));
-        assert_eq!(tls(&mx("other.example"), false), Some(Demand::Encryption));
-        assert_eq!(tls(&mx("x.y.below.example"), false), Some(Demand::Certificate));
+        assert_eq!(tls(&mx("deep.in.below.example"), false), Some(Demand::Certificate));
+        assert_eq!(tls(&mx("plain.below.example"), false), None);
         assert_eq!(tls(&mx("below.example"), false), Some(Demand::Encryption));
+        assert_eq!(tls(&mx("other.example"), false), Some(Demand::Encryption));
         assert_eq!(tls(&mx("other.example"), true), Some(Demand::Certificate));
         assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
         assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
