@@ -6,7 +6,7 @@ _postactl_ids() {
 
 _postactl() {
     local words="check settings queue show cat hold release delete bounce retry why metrics cdb passwd
-        pause resume when set-permissions"
+        pause resume when session audit set-permissions"
     local current=${COMP_WORDS[COMP_CWORD]} word= n
     for ((n = 1; n < COMP_CWORD; n++)); do
         case ${COMP_WORDS[n]} in
@@ -26,6 +26,9 @@ _postactl() {
         ;;
     queue) offered="--json --totals --state --sender --recipient --domain --older --younger" ;;
     why) offered="--json --from --client" ;;
+    when) offered="--json" ;;
+    audit) offered="--since" ;;
+    metrics) offered="--file" ;;
     passwd) offered="--scheme" ;;
     show|cat|hold|release|delete|bounce) offered=$(_postactl_ids) ;;
     retry) offered="all $(_postactl_ids)" ;;

@@ -24,7 +24,9 @@ _postactl() {
         'resume:end a pause, and try now what waits'
         'when:say what waits for what, and until when'
         'why:say where an address leads, and why'
-        'metrics:print counters'
+        'session:print what was said last in a session that went wrong'
+        'audit:see whether every message taken has an end, or is queued'
+        'metrics:print counters, for Prometheus'
         'cdb:make FILE.cdb of the text file of a table'
         'passwd:set a password in the users file of a domain'
         'set-permissions:make the folders of the spool, or set their rights'
@@ -38,6 +40,9 @@ _postactl() {
         case $words[1] in
         queue) compadd -- --json --totals --state --sender --recipient --domain --older --younger ;;
         why) compadd -- --json --from --client ;;
+        when) compadd -- --json ;;
+        audit) compadd -- --since ;;
+        metrics) compadd -- --file ;;
         passwd) compadd -- --scheme ;;
         show|cat|hold|release|delete|bounce|retry) _postactl_ids ;;
         cdb) _files ;;

@@ -28,6 +28,7 @@ mod schedule;
 mod settings;
 #[cfg(test)]
 mod stage;
+mod strike;
 mod turns;
 mod verdict;
 mod watch;

@@ -3,7 +3,7 @@
 //! messages are opened by `ingest`, results filed by the `clerk`s, the hands reached through
 //! non-blocking sockets.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use posta::courier::report::Report;
 
 use posta::logbook::history::History;
 
-use posta::spool::{Place, Record, SpoolError};
+use posta::spool::{Place, SpoolError};
 
 use crate::clerk::{Clerks, Filed};
 use crate::desk::Listing;
@@ -357,41 +357,6 @@ impl Runner {
     pub(crate) fn left(&mut self, id: Id) {
         for pending in self.passes.iter_mut().filter_map(|p| p.pending.as_mut()) {
             pending.remove(&id);
-        }
-    }
-
-    fn hand_down(&mut self, hand: Hand, connection: u64) {
-        if self.lines[hand as usize].as_ref().is_none_or(|line| line.connection != connection) {
-            return;
-        }
-        self.lines[hand as usize] = None;
-        let held = self.schedule.hand_down(hand);
-        let now = now();
-        if !held.is_empty() {
-            log::warn!(
-                "{} has gone with {} jobs; each of their messages gets a strike",
-                crate::dispatch::program(hand),
-                held.len()
-            );
-        }
-        let mut struck = HashSet::new();
-        for number in held {
-            let Some(job) = self.schedule.job_ended(number, hand, Ending::Lost, "", now) else { continue };
-            if let Some(message) = self.messages.get_mut(&job.id) {
-                if struck.insert(job.id) {
-                    message.strikes += 1;
-                    message.struck = true;
-                    message.unsaved.push(Record::Strike { at: now });
-                }
-                let lost = News::ours(
-                    Status::new(4, 3, 0),
-                    format!("{} died while it held the message", crate::dispatch::program(hand)),
-                );
-                for n in &job.targets {
-                    message.hear(*n, lost.clone(), now);
-                }
-            }
-            self.job_done(job.id, now);
         }
     }
 

@@ -44,6 +44,7 @@ mod session;
 mod settings;
 mod tally;
 mod trace;
+mod wait;
 
 use std::fs::File;
 use std::io;

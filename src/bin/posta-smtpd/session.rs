@@ -5,9 +5,9 @@
 //! the phase: a command line has to be whole in time, however its octets trickle.
 //!
 //! What the state machine says is done in `act`; how a session begins, and how it turns to TLS, is
-//! in `enter`, how it ends in `leave`.
+//! in `enter`, how it ends in `leave`; how long is waited for a client, in `wait`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -36,23 +36,11 @@ use crate::tally::{Named, Tally, Verb};
 
 /// Longest command line that is taken, in octets with its CR LF. RFC 5321 4.5.3.1.4 asks for 512;
 /// the parameters of MAIL and RCPT (RFC 3461 4 above all) make that longer.
-const MAX_COMMAND_LINE: usize = 2048;
-/// At least so much room there is for reading commands.
-const COMMAND_BLOCK: usize = 2 * MAX_COMMAND_LINE;
+pub(crate) const MAX_COMMAND_LINE: usize = 2048;
 /// A worker's input buffer.
 const BUFFER: usize = 64 * 1024;
 /// Gathered replies are sent when they have become so long, though more lines are waiting.
 const GATHERED: usize = 16 * 1024;
-/// A client that says nothing for so long is parked.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The same, while more than [`FEW`] workers are at work: a thread's stack is dearer than parking.
-const BRISK: Duration = Duration::from_millis(100);
-const FEW: usize = 64;
-/// The same, while others wait for a worker.
-const HASTE: Duration = Duration::from_millis(20);
-/// No phase of a client's has more time while most workers are busy.
-const HURRY: Duration = Duration::from_secs(20);
-
 /// A session, with a worker or parked.
 #[derive(Debug)]
 pub struct Session {
@@ -88,7 +76,7 @@ pub struct Session {
     /// The last word, and to what, if it is kept back.
     pub(crate) parting: Option<Box<(Option<Verb>, Action)>>,
     /// Most workers are busy: the house's, which may change within a turn.
-    hurry: Arc<AtomicBool>,
+    pub(crate) hurry: Arc<AtomicBool>,
     /// Given back with the session.
     pub seat: Option<Seat>,
 }
@@ -185,15 +173,6 @@ enum Turn {
     Rests(Instant),
     /// The last word is said.
     Over(Reply),
-}
-
-/// How long a silent client has a worker to himself.
-fn stay(crowd: &dyn Crowd) -> Duration {
-    match crowd.at_work() {
-        _ if crowd.is_waiting() => HASTE,
-        at_work if at_work > FEW => BRISK,
-        _ => PATIENCE,
-    }
 }
 
 impl AsFd for Session {
@@ -358,21 +337,6 @@ impl Session {
         self.stage == Stage::Talking || (self.stage == Stage::Entering && !self.entrance.implicit)
     }
 
-    /// Whether most workers are busy.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.hurry.load(Ordering::Relaxed)
-    }
-
-    /// The time that a phase may take.
-    pub(crate) fn patience(&self, whole: Duration) -> Duration {
-        if self.is_hurried() { whole.min(HURRY) } else { whole }
-    }
-
-    /// The client has the whole time for its next command line.
-    pub(crate) fn wind_up(&mut self) {
-        self.deadline = Instant::now() + self.patience(self.terms.command_timeout);
-    }
-
     /// Sends what was gathered.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Loss> {
         if !out.is_empty() {
@@ -385,36 +349,6 @@ impl Session {
             out.clear();
         }
         Ok(())
-    }
-
-    /// Reads once. `false`: nothing came for a while, or before the deadline.
-    fn read_more(&mut self, crowd: Option<&dyn Crowd>) -> Result<bool, Loss> {
-        let short = crowd.map(stay).filter(|stay| *stay < PATIENCE);
-        if let Some(short) = short
-            && !self.stream.readable_within(short)?
-        {
-            return Ok(false);
-        }
-        let until = crowd.map_or(self.deadline, |_| self.deadline.min(Instant::now() + PATIENCE));
-        self.stream.set_deadline(Some(until));
-        match self.stream.read(self.lines.space(COMMAND_BLOCK)) {
-            Ok(0) => Err(Loss::Gone),
-            Ok(count) => {
-                self.lines.filled(count);
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Whether the client has begun to talk; one that has not is waited for by the acceptor, and not
-    /// by a worker.
-    pub(crate) fn has_word(&self, crowd: Option<&dyn Crowd>) -> io::Result<bool> {
-        match crowd {
-            None => Ok(true),
-            Some(crowd) => self.stream.readable_within(stay(crowd)),
-        }
     }
 
     /// Somebody from the net who has shown no right to anything. Our own clients, and whoever is at
