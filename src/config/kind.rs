@@ -237,17 +237,8 @@ impl Kind for Networks {
 /// Reads `192.0.2.0/24` or `::1`.
 fn network(text: &str) -> Result<Network, String> {
     let bad = || format!("{} is no network such as \"192.0.2.0/24\" or \"::1\"", quoted(text));
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| bad())?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| bad())?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(most);
-    if bits > most {
-        return Err(bad());
-    }
-    let network = Network { address, bits };
+    let network = Network::parse(text).ok_or_else(bad)?;
+    let Network { address, bits } = network;
     let start = network.first();
     if start != address {
         return Err(format!("{} has bits beyond its mask; did you mean \"{start}/{bits}\"?", quoted(text)));

@@ -218,6 +218,18 @@ impl RelayTls {
 }
 
 impl Network {
+    /// Reads `192.0.2.0/24`, or a lone address, all bits of which count. Bits beyond the mask stay.
+    pub fn parse(text: &str) -> Option<Network> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Network { address, bits })
+    }
+
     /// Whether an address lies in the network. An IPv4 address that a listener on `[::]` shows as
     /// an IPv6 one counts as itself.
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -227,7 +239,7 @@ impl Network {
     }
 
     /// The first address: the others are 0.
-    fn first(&self) -> IpAddr {
+    pub fn first(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(v4) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.bits.min(32))).unwrap_or(0);

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use crate::mail::address::parse_literal;
 
+use crate::config::Network;
+
 /// The kinds of tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -106,7 +108,7 @@ impl Subject<'_> {
             Subject::Client { address, name } => {
                 if let Some(address) = address.map(|address| address.to_canonical()) {
                     let lengths = bits(address).into_iter();
-                    all.extend(lengths.map(|bits| Pattern::Network(masked(address, bits), bits)));
+                    all.extend(lengths.map(|bits| Pattern::Network(Network { address, bits }.first(), bits)));
                 }
                 match name {
                     Some(name) => names(&name.to_ascii_lowercase(), &mut all),
@@ -164,41 +166,17 @@ fn name(text: &str) -> Result<Pattern, String> {
 
 fn network(text: &str) -> Result<Pattern, String> {
     let bad = || format!("\"{text}\" is no network such as 192.0.2.0/24 or 2001:db8::1");
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| bad())?)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| bad())?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(most);
-    if bits > most {
-        return Err(bad());
-    }
-    if masked(address, bits) != address {
-        return Err(format!(
-            "\"{text}\" has bits beyond its mask; did you mean {}/{bits}?",
-            masked(address, bits)
-        ));
+    let network = Network::parse(text).ok_or_else(bad)?;
+    let Network { address, bits } = network;
+    let first = network.first();
+    if first != address {
+        return Err(format!("\"{text}\" has bits beyond its mask; did you mean {}/{bits}?", first));
     }
     // An IPv4 network that was written as mapped into IPv6 is the same IPv4 network.
     Ok(match (address.to_canonical(), bits.checked_sub(96)) {
         (v4 @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => Pattern::Network(v4, bits),
         _ => Pattern::Network(address, bits),
     })
-}
-
-/// The address with all bits after the first `bits` taken away.
-fn masked(address: IpAddr, bits: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            IpAddr::V4((u32::from(v4) & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            IpAddr::V6((u128::from(v6) & mask).into())
-        }
-    }
 }
 
 #[cfg(test)]
@@ -292,7 +270,7 @@ mod tests {
 
         #[test]
         fn a_network_means_exactly_who_shares_its_bits(network: u128, other: u128, bits in 0u8..=128) {
-            let shared = masked(IpAddr::V6(network.into()), bits);
+            let shared = Network { address: IpAddr::V6(network.into()), bits }.first();
             let candidates = Subject::Client { address: Some(IpAddr::V6(other.into())), name: None }
                 .patterns(|_| vec![bits]);
             let same = (network ^ other).leading_zeros() >= u32::from(bits);
