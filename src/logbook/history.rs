@@ -9,7 +9,9 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use crate::mail::id::Id;
@@ -17,6 +19,8 @@ use crate::mail::id::Id;
 use super::entry::Printable;
 
 const SECOND: u64 = 1_000_000;
+/// Lines that wait for a slow disk; more are lost, since nobody waits for the history.
+const WAITING: usize = 16 * 1024;
 
 /// What is kept, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +36,9 @@ pub struct Keep {
 /// Takes lines.
 #[derive(Debug, Clone)]
 pub struct History {
-    lines: Option<Sender<Line>>,
+    lines: Option<SyncSender<Line>>,
+    /// Lines were lost, and it has been said.
+    behind: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -46,24 +52,29 @@ impl History {
     /// Starts the thread that writes; it ends when the last `History` is dropped.
     pub fn start(keep: Keep) -> io::Result<History> {
         if keep.age.is_zero() {
-            return Ok(History { lines: None });
+            return Ok(History { lines: None, behind: Arc::default() });
         }
         match DirBuilder::new().mode(0o700).create(&keep.folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let (lines, heard) = channel();
+        let (lines, heard) = sync_channel(WAITING);
         std::thread::Builder::new()
             .name("history".into())
             .spawn(move || Writer::new(keep).write_all(&heard))?;
-        Ok(History { lines: Some(lines) })
+        Ok(History { lines: Some(lines), behind: Arc::default() })
     }
 
     /// Notes what happened to a message; `at` in microseconds since 1970.
     pub fn note(&self, at: u64, id: Id, text: impl FnOnce() -> String) {
-        if let Some(lines) = &self.lines {
+        let Some(lines) = &self.lines else { return };
+        match lines.try_send(Line { at, id, text: text() }) {
+            Ok(()) => self.behind.store(false, Ordering::Relaxed),
+            Err(TrySendError::Full(_)) if !self.behind.swap(true, Ordering::Relaxed) => {
+                log::warn!("history: the disk is too slow for it; what happens meanwhile is only in the log");
+            }
             // A writer that is gone has said so.
-            let _ = lines.send(Line { at, id, text: text() });
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 }
