@@ -151,4 +151,10 @@ fn each_program_has_the_rights_of_its_own_user() {
                 .then_some(())
         });
     }
+    // Nobody but root can make these in run/.
+    for (name, mode) in [("counters", 0o755), ("sessions", 0o750)] {
+        let found = fs::metadata(house.path("run").join(name)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o777), (61001, mode), "{name}");
+    }
+    wait_for("the counters of posta-smtpd", || house.path("run/counters/posta-smtpd").exists().then_some(()));
 }

@@ -1,8 +1,8 @@
 //! The folder `run/`, the lock that makes one keeper its only owner, and whose programs live there.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
@@ -12,6 +12,7 @@ use posta::unix::child::Rights;
 use posta::unix::{privilege, sysexits, users};
 
 use posta::config::Config;
+use posta::logbook::sessions;
 
 use posta::spool::{self, Spool};
 
@@ -142,6 +143,23 @@ impl Owners {
             }
         }
         Ok(Owners::Own { smtpd, queue, remote, drop_group })
+    }
+}
+
+/// Makes the folders in `run/` that posta-smtpd writes to: started as its own user, it may not make them
+/// there. Without them it serves mail all the same, so a fault is only logged.
+pub fn furnish(run: &Path, owners: &Owners) {
+    let owner = match owners {
+        Owners::Caller => None,
+        Owners::Own { smtpd, .. } => Some((smtpd.uid, smtpd.gid)),
+    };
+    for (name, mode) in [("counters", 0o755), ("sessions", 0o750)] {
+        let folder = run.join(name);
+        let made = sessions::make(&folder, owner)
+            .and_then(|()| std::fs::set_permissions(&folder, Permissions::from_mode(mode)));
+        if let Err(error) = made {
+            warn!("{}: {error}; posta-smtpd keeps no {name}", folder.display());
+        }
     }
 }
 

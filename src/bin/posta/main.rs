@@ -4,7 +4,7 @@
 //! SECURITY
 //!   Runs as root, so it is small: it parses the configuration and nothing else. It binds the
 //!   listening sockets and hands them over, but never accepts a connection, reads no byte from one,
-//!   touches no mail; of the spool it only makes the folders, where there are none. It reads the TLS
+//!   touches no mail; of the spool and in `run/` it only makes the folders, where there are none. It reads the TLS
 //!   keys and the passwords for relays, and hands them, unparsed, to posta-smtpd and posta-remote, which
 //!   may not open them themselves.
 //!   Single threaded: its children are told of its end by the kernel, which watches the very thread
@@ -68,6 +68,7 @@ fn start(file: Option<&Path>, config: Config) -> Result<Keeper, (u8, String)> {
     let owners = Owners::find(&config).map_err(|why| (sysexits::CONFIG, why))?;
     let keys = Keys::read(&config).map_err(|why| (sysexits::CONFIG, why))?;
     let house = House::enter(&config.run).map_err(|error| (error.exit_code(), error.to_string()))?;
+    house::furnish(&config.run, &owners);
     house::fill_spool(&config.spool, &owners).map_err(|why| (sysexits::CANTCREAT, why))?;
     let patience = house.has_predecessor().then_some(&signals);
     let sockets =
