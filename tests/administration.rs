@@ -4,8 +4,11 @@ mod station;
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use station::sink::Sink;
 use station::{House, wait_for};
 
 const MESSAGE: &str = "From: a@x.example\nSubject: hello\n\nOne line.\n";
@@ -89,4 +92,22 @@ fn pflogsumm_understands_the_log() {
     for line in ["messages 2 received 1 delivered 0 forwarded 1 deferred", " 0 bounced 1 rejected"] {
         assert!(report.contains(line), "{line:?} is not in:\n{report}");
     }
+}
+
+/// The administrator mends the way that mail was to take: it takes the new one, and does not have to be
+/// sent again.
+#[test]
+fn mail_that_waits_takes_the_way_that_is_in_force() {
+    let house = House::start("");
+    let id = house.send("a@x.example", &["bob@elsewhere.example"], MESSAGE);
+    house.wait_for_log(&[&id, "status=deferred"]);
+    let sink = Sink::start(SocketAddr::new(house.address, 2527));
+    let config = fs::read_to_string(house.config()).unwrap();
+    assert!(config.contains(":2526"), "{config}");
+    fs::write(house.config(), config.replace(":2526", ":2527")).unwrap();
+    house.signal_keeper("-HUP");
+    house.wait_for_log(&["posta-queue[", "configuration read again"]);
+    house.output("postactl", &["retry", "all"]);
+    assert_eq!(sink.wait_for(1)[0].to.len(), 1);
+    house.wait_for_empty_queue();
 }

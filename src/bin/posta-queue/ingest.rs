@@ -127,9 +127,24 @@ pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Mess
     // A message in new/ whose journal is there already was being put aside when we stopped.
     if let Some(journal) = if place == Place::New { None } else { spool.journal(&entry)? } {
         message.recall(journal.records());
+        take_new_ways(&mut message, router);
     }
     expand(&mut message, router, now());
     Ok(message)
+}
+
+/// Addresses that mail was expanded to stay as they are; the way there is asked anew each time, so that mail
+/// which waits takes the one that an administrator has put right meanwhile. Mail for users of this host, or
+/// where nobody can say now, goes as before.
+fn take_new_ways(message: &mut Message, router: &Router) {
+    for target in message.targets.iter_mut().filter(|target| !target.is_final()) {
+        if matches!(target.leaf.target, Where::Local(_)) {
+            continue;
+        }
+        if let Ok(Some(way)) = router.relay(&target.leaf.address) {
+            target.leaf.target = way;
+        }
+    }
 }
 
 /// Resolves the recipients that have no target yet. What leads nowhere for good becomes a target
