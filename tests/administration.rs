@@ -94,6 +94,29 @@ fn pflogsumm_understands_the_log() {
     }
 }
 
+#[test]
+fn the_level_of_the_log_is_changed_while_all_runs() {
+    let house = House::start("");
+    let programs = ["posta", "posta-auth", "posta-local", "posta-remote", "posta-queue", "posta-smtpd"];
+    // A program that has just begun does not take the signal yet.
+    wait_for("all programs", || {
+        let told = house.output("postactl", &["log", "debug"]);
+        programs.iter().all(|name| told.contains(&format!("{name}["))).then_some(())
+    });
+    let now_at = |program: &str, level: &str| {
+        house.wait_for_log(&[&format!("{program}["), &format!("log level is now {level}")]);
+    };
+    programs.iter().for_each(|program| now_at(program, "DEBUG"));
+    assert_eq!(house.output("postactl", &["log", "warn", "posta-queue"]).lines().count(), 1);
+    now_at("posta-queue", "WARN");
+    house.signal_keeper("-HUP");
+    programs.iter().for_each(|program| now_at(program, "INFO"));
+    let wrong = house.command("postactl", &["log", "loud"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(64));
+    let other = house.command("postactl", &["log", "info", "posta-quue"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&other.stderr).contains("\"posta-queue\""));
+}
+
 /// The administrator mends the way that mail was to take: it takes the new one, and does not have to be
 /// sent again.
 #[test]

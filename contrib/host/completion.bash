@@ -5,7 +5,7 @@ _postactl_ids() {
 }
 
 _postactl() {
-    local words="check settings queue show cat hold release delete bounce retry why metrics cdb passwd
+    local words="check settings queue show cat hold release delete bounce retry why metrics log cdb passwd
         pause resume when session audit set-permissions"
     local current=${COMP_WORDS[COMP_CWORD]} word= n
     for ((n = 1; n < COMP_CWORD; n++)); do
@@ -29,6 +29,7 @@ _postactl() {
     when) offered="--json" ;;
     audit) offered="--since" ;;
     metrics) offered="--file" ;;
+    log) offered="error warn info debug" ;;
     passwd) offered="--scheme" ;;
     show|cat|hold|release|delete|bounce) offered=$(_postactl_ids) ;;
     retry) offered="all $(_postactl_ids)" ;;

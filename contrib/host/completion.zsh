@@ -27,6 +27,7 @@ _postactl() {
         'session:print what was said last in a session that went wrong'
         'audit:see whether every message taken has an end, or is queued'
         'metrics:print counters, for Prometheus'
+        'log:say how much the programs log, until a reload'
         'cdb:make FILE.cdb of the text file of a table'
         'passwd:set a password in the users file of a domain'
         'set-permissions:make the folders of the spool, or set their rights'
@@ -43,6 +44,7 @@ _postactl() {
         when) compadd -- --json ;;
         audit) compadd -- --since ;;
         metrics) compadd -- --file ;;
+        log) compadd error warn info debug ;;
         passwd) compadd -- --scheme ;;
         show|cat|hold|release|delete|bounce|retry) _postactl_ids ;;
         cdb) _files ;;

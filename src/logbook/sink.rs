@@ -60,12 +60,37 @@ pub fn quieter() {
     step(-1);
 }
 
+/// Says so much from now on: a number that stands for a level, see [`number`]. One that stands for none
+/// changes nothing.
+pub fn set_number(number: i32) {
+    if let Some(level) = usize::try_from(number).ok().and_then(|n| LEVELS.get(n)) {
+        change(*level);
+    }
+}
+
+/// The number of a level, for [`set_number`] in another process.
+pub fn number(level: LevelFilter) -> i32 {
+    let at = LEVELS.iter().position(|known| *known == level);
+    at.and_then(|at| i32::try_from(at).ok()).unwrap_or(-1)
+}
+
+/// Says what the configuration wants said from now on. Silent if that is as it was.
+pub fn set(level: LevelFilter) {
+    if log::max_level() != level {
+        change(level);
+    }
+}
+
+const LEVELS: [LevelFilter; 5] =
+    [LevelFilter::Error, LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug, LevelFilter::Trace];
+
 fn step(by: isize) {
-    let levels =
-        [LevelFilter::Error, LevelFilter::Warn, LevelFilter::Info, LevelFilter::Debug, LevelFilter::Trace];
+    let at = LEVELS.iter().position(|level| *level == log::max_level()).unwrap_or(0);
+    change(LEVELS[at.saturating_add_signed(by).min(LEVELS.len() - 1)]);
+}
+
+fn change(level: LevelFilter) {
     let now = log::max_level();
-    let at = levels.iter().position(|level| *level == now).unwrap_or(0);
-    let level = levels[at.saturating_add_signed(by).min(levels.len() - 1)];
     // The word about it is heard at both levels, or it would be missing where less is said from now on.
     log::set_max_level(level.max(now).max(LevelFilter::Info));
     log::info!("log level is now {level}");

@@ -18,6 +18,7 @@ pub mod notify;
 pub mod pam;
 pub mod pass;
 pub mod privilege;
+pub mod processes;
 pub mod random;
 pub mod record_lock;
 pub mod sandbox;

@@ -24,6 +24,8 @@ pub enum Told {
     Louder,
     /// SIGUSR2: less to say in the log.
     Quieter,
+    /// SIGUSR1 with a number, see [`tell_level`]: so much to say in the log.
+    Level(i32),
 }
 
 /// The signals of this process.
@@ -60,6 +62,7 @@ impl Signals {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => Told::Terminate,
                 Ok(Signal::SIGHUP) => Told::Reload,
                 Ok(Signal::SIGCHLD) => Told::Child,
+                Ok(Signal::SIGUSR1) if info.ssi_code == libc::SI_QUEUE => Told::Level(info.ssi_int),
                 Ok(Signal::SIGUSR1) => Told::Louder,
                 Ok(Signal::SIGUSR2) => Told::Quieter,
                 _ => continue,
@@ -79,6 +82,17 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Sends SIGUSR1 with a number to a process, as sigqueue(3) does. To be sent only to who takes it over
+/// ([`super::processes`] knows): it would end anybody else.
+pub fn tell_level(pid: u32, level: i32) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: level as usize as *mut libc::c_void };
+    // SAFETY: the value is a number for the receiver; nobody follows it as a pointer.
+    match unsafe { libc::sigqueue(pid as libc::pid_t, libc::SIGUSR1, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -113,6 +127,19 @@ mod tests {
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
             assert_eq!(signals.wait(Some(Duration::from_secs(5))).unwrap(), Some(Told::Louder));
             assert_eq!(signals.next().unwrap(), None);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_number_comes_with_the_signal() {
+        std::thread::spawn(|| {
+            let signals = Signals::take_over().unwrap();
+            let value = libc::sigval { sival_ptr: 4 as *mut libc::c_void };
+            // SAFETY: queues a blocked signal for this very thread.
+            unsafe { libc::pthread_sigqueue(libc::pthread_self(), libc::SIGUSR1, value) };
+            assert_eq!(signals.wait(Some(Duration::from_secs(5))).unwrap(), Some(Told::Level(4)));
         })
         .join()
         .unwrap();

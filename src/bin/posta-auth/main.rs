@@ -138,6 +138,7 @@ impl Office {
                 }
                 Some(Told::Louder) => sink::louder(),
                 Some(Told::Quieter) => sink::quieter(),
+                Some(Told::Level(level)) => sink::set_number(level),
                 Some(Told::Child) | None => {}
             }
         }
@@ -171,6 +172,7 @@ impl Office {
         self.publication.of(sources.files());
         self.desk.change(Arc::clone(&sources), config.auth.lock_out_after, config.auth.lock_out);
         self.sources = sources;
+        sink::set(config.log.level);
         info!("configuration read again");
         true
     }

@@ -150,6 +150,7 @@ fn serve(
     };
     let reload = || match config::load(file.as_deref()) {
         Ok(config) => {
+            logbook::sink::set(config.log.level);
             log::info!("configuration read again");
             Some(crate::settings(&config, open_files, &queue_user))
         }

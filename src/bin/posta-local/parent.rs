@@ -174,12 +174,21 @@ impl Parent {
                     }
                 }
                 Told::Child => self.lines.reap(Instant::now()),
-                Told::Louder => sink::louder(),
-                Told::Quieter => sink::quieter(),
+                Told::Louder => self.log_at(sink::louder),
+                Told::Quieter => self.log_at(sink::quieter),
+                Told::Level(level) => self.log_at(|| sink::set_number(level)),
                 Told::Terminate => {}
             }
         }
         Ok(())
+    }
+
+    /// Another level, for the children too.
+    fn log_at(&mut self, change: impl FnOnce()) {
+        change();
+        self.settings.child.level = log::max_level();
+        let (child, folders) = (self.settings.child.clone(), self.settings.folders.clone());
+        self.lines.reconfigure(child, folders, self.settings.max_children);
     }
 
     fn accept(&mut self) {

@@ -237,6 +237,7 @@ fn run(
             }
             Some(Told::Louder) => sink::louder(),
             Some(Told::Quieter) => sink::quieter(),
+            Some(Told::Level(level)) => sink::set_number(level),
             Some(Told::Child) | None => {}
         }
     }
@@ -278,6 +279,7 @@ fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Se
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             make_key(router, spool);
             let _ = events.send(Event::Rules(settings::rules(&config)));
+            sink::set(config.log.level);
             log::info!("configuration read again");
         }
         Err(faults) => {

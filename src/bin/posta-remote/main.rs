@@ -177,6 +177,7 @@ fn reload(file: Option<&Path>, office: &Office) {
         Ok((settings, config)) => {
             office.set(settings);
             office.logins.change(config.login_files());
+            sink::set(config.log.level);
             info!("configuration read again");
         }
         Err(faults) => {

@@ -195,6 +195,7 @@ impl Desk<'_> {
                 Told::Reload => notify::reloading(|| (self.reload)(&self.office)),
                 Told::Louder => sink::louder(),
                 Told::Quieter => sink::quieter(),
+                Told::Level(level) => sink::set_number(level),
                 Told::Child => {}
             }
         }

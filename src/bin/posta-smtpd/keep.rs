@@ -135,6 +135,7 @@ pub fn keep(
             }
             Happening::Told(Told::Louder) => sink::louder(),
             Happening::Told(Told::Quieter) => sink::quieter(),
+            Happening::Told(Told::Level(level)) => sink::set_number(level),
             Happening::Told(_) => {}
             Happening::Over => {
                 match acceptor.sessions() {

@@ -269,6 +269,7 @@ fn reload(began_with: &Config, house: &House) -> bool {
                     return false;
                 }
             }
+            sink::set(config.log.level);
             log::info!("configuration read again");
             true
         }

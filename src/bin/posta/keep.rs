@@ -102,6 +102,7 @@ impl Keeper {
                 Ok(Some(Told::Reload)) => notify::reloading(|| self.reload()),
                 Ok(Some(Told::Louder)) => sink::louder(),
                 Ok(Some(Told::Quieter)) => sink::quieter(),
+                Ok(Some(Told::Level(level))) => sink::set_number(level),
                 Ok(Some(Told::Child) | None) => {}
                 Err(error) => {
                     error!("can't read signals: {error}; ending");
@@ -224,6 +225,7 @@ impl Keeper {
         self.keys.become_these(keys);
         warn_of_restart(&self.config, &config);
         self.config = Config { run: self.config.run.clone(), ..config };
+        sink::set(self.config.log.level);
         info!("configuration read again");
         for kept in &mut self.kept {
             kept.patience = Patience::default();

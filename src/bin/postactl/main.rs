@@ -7,7 +7,7 @@
 //!   which knows the caller's user id from the kernel and decides what that user may do. It never
 //!   touches the queue by itself, but for `set-permissions`, which makes its folders; `audit` reads the
 //!   history beside it. `passwd` reads and
-//!   replaces a users file, as far as the caller may.
+//!   replaces a users file, as far as the caller may; `log` sends signals to the programs, likewise.
 
 mod audit;
 mod cdb;
@@ -17,6 +17,7 @@ mod client;
 mod explain;
 mod filter;
 mod list;
+mod log;
 mod metrics;
 mod passwd;
 mod permissions;
@@ -117,6 +118,7 @@ fn carry_out(word: &Word, rest: &[String], config: &Config) -> Result<u8, Refusa
         Word::Audit => audit::audit(rest, config),
         Word::When => when::when(rest, config),
         Word::Why => explain::why(rest, config),
+        Word::Log => log::log(rest, config),
         Word::Cdb => cdb::build(rest, config),
         Word::Passwd => passwd::passwd(rest, config),
         Word::SetPermissions => permissions::set(rest, config),

@@ -17,6 +17,7 @@ pub enum Word {
     Retry,
     Why,
     Metrics,
+    Log,
     Cdb,
     Passwd,
     Pause,
@@ -40,7 +41,7 @@ const fn row(word: Word, name: &'static str, takes: &'static str, help: &'static
 }
 
 /// All words, in the order of the manual page.
-pub const WORDS: [Row; 20] = [
+pub const WORDS: [Row; 21] = [
     row(Word::Check, "check", "", "check the configuration"),
     row(Word::Settings, "settings", "[NAME]", "print the settings and their defaults"),
     row(Word::Queue, "queue", "[--json] [--totals] [FILTER ...]", "list the queue"),
@@ -58,6 +59,7 @@ pub const WORDS: [Row; 20] = [
     row(Word::Session, "session", "ID", "print what was said last in a session that went wrong"),
     row(Word::Audit, "audit", "--since TIME", "see whether every message taken has an end, or is queued"),
     row(Word::Metrics, "metrics", "[--file FILE]", "print counters, for Prometheus"),
+    row(Word::Log, "log", "[LEVEL [PROGRAM]]", "say how much the programs log, until a reload"),
     row(Word::Cdb, "cdb", "FILE", "make FILE.cdb of the text file of a table"),
     row(Word::Passwd, "passwd", "[--scheme S] USER@DOMAIN", "set a password in the domain's users file"),
     row(Word::SetPermissions, "set-permissions", "", "make the spool's folders, or set their rights"),
