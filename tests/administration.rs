@@ -134,3 +134,27 @@ fn mail_that_waits_takes_the_way_that_is_in_force() {
     assert_eq!(sink.wait_for(1)[0].to.len(), 1);
     house.wait_for_empty_queue();
 }
+
+/// For node_exporter: a file of what all programs count, readable for everybody.
+#[test]
+fn counters_are_written_to_a_file() {
+    let mut house = House::set_up("");
+    let file = house.path("posta.prom");
+    let setting = format!("[queue]\nmetrics_file = \"{}\"\n", file.display());
+    let config = fs::read_to_string(house.config()).unwrap();
+    fs::write(house.config(), config.replacen("[queue]\n", &setting, 1)).unwrap();
+    house.run();
+    wait_for("the counters", || {
+        let text = fs::read_to_string(&file).ok()?;
+        ["posta_up{program=\"posta-queue\"} 1\n", "posta_smtpd_sessions_total "]
+            .iter()
+            .all(|line| text.contains(line))
+            .then_some(())
+            // posta-smtpd may begin after the first time it is written; a reload has it written at once.
+            .or_else(|| {
+                house.signal_keeper("-HUP");
+                None
+            })
+    });
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+}

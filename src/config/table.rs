@@ -351,6 +351,8 @@ section! {
         slots: usize = Number { least: 1, most: 1_000_000 }, 1000, "Messages worked on at once.";
         history: Duration = Span, "14d", "How long what became of a message is kept, for postactl show. \"0s\": not at all.";
         history_size: u64 = Size, "200M", "The most that is kept of it.";
+        metrics_file: Option<PathBuf> = Maybe(Path), "",
+            "What all programs count is written to this file each minute, for node_exporter. Empty: nowhere.";
     }
 }
 

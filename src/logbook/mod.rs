@@ -6,6 +6,7 @@
 //! which [`sessions`] keeps where something went wrong.
 //! [`count`] are the counters behind `postactl metrics`.
 
+pub mod collect;
 pub mod count;
 pub mod entry;
 pub mod flight;

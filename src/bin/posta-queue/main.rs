@@ -15,6 +15,7 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
+mod export;
 mod forward;
 mod ingest;
 mod listed;
@@ -216,6 +217,13 @@ fn run(
     desk.serve(sockets.queue).map_err(os)?;
     watch::start(spool.clone(), &spool.trigger(), porter, events.clone()).map_err(os)?;
 
+    let files = export::start(config.run.join("counters"), events.clone()).map_err(os)?;
+    let export_to = |file: Option<PathBuf>| {
+        // The thread goes with the runner only, and then there is nothing to write any more.
+        let _ = files.send(file);
+    };
+    export_to(config.queue.metrics_file.clone());
+
     let deciding = std::thread::Builder::new().name("runner".into());
     let deciding = deciding.spawn(move || runner.run(&heard)).map_err(os)?;
     if once {
@@ -233,7 +241,11 @@ fn run(
                 patience = Duration::from_millis(5);
             }
             Some(Told::Reload) => {
-                notify::reloading(|| reload(file.as_deref(), &spool, &router, &events));
+                notify::reloading(|| {
+                    if let Some(config) = reload(file.as_deref(), &spool, &router, &events) {
+                        export_to(config.queue.metrics_file);
+                    }
+                });
             }
             Some(Told::Louder) => sink::louder(),
             Some(Told::Quieter) => sink::quieter(),
@@ -271,8 +283,13 @@ fn make_key(router: &SharedRouter, spool: &Spool) {
     }
 }
 
-/// SIGHUP: the configuration is read again; a bad one is reported and the old one stays.
-fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Sender<Event>) {
+/// SIGHUP: the configuration is read again and given back; a bad one is reported, and the old one stays.
+fn reload(
+    file: Option<&Path>,
+    spool: &Spool,
+    router: &SharedRouter,
+    events: &Sender<Event>,
+) -> Option<Config> {
     match config::load(file) {
         Ok(config) => {
             let new = Arc::new(Router::new(route::Settings::of(&config)));
@@ -281,10 +298,12 @@ fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Se
             let _ = events.send(Event::Rules(settings::rules(&config)));
             sink::set(config.log.level);
             log::info!("configuration read again");
+            Some(config)
         }
         Err(faults) => {
             faults.iter().for_each(|fault| log::error!("{fault}"));
             log::error!("the configuration has {} faults; the old one stays in force", faults.len());
+            None
         }
     }
 }

@@ -1,0 +1,69 @@
+//! Counters of all programs, brought together: in the text format of Prometheus, and as a file for
+//! node_exporter's textfile collector.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// What the queue runner has counted, whether it was there to be asked, and what the others have left in
+/// the folder `run/counters`.
+pub fn all(runner: Option<&str>, counters: &Path) -> io::Result<String> {
+    let up = u8::from(runner.is_some());
+    let mut text = runner.unwrap_or_default().to_string();
+    text += &format!("# TYPE posta_up gauge\nposta_up{{program=\"posta-queue\"}} {up}\n");
+    text += &left(counters)?;
+    Ok(text)
+}
+
+/// What the programs have left; nothing if none has.
+fn left(folder: &Path) -> io::Result<String> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        listed => listed?,
+    };
+    let mut text = String::new();
+    for entry in listed {
+        let path = entry?.path();
+        // One that is just being written has such a name.
+        if path.extension().is_none() {
+            text += &fs::read_to_string(&path)?;
+        }
+    }
+    Ok(text)
+}
+
+/// Writes a file in one piece, readable for everybody: the collector never sees half of one. It is written
+/// beside its place, under a name that the collector passes over, for it wants `*.prom`.
+pub fn write(file: &Path, text: &str) -> io::Result<()> {
+    let new = file.with_extension("new");
+    let mut written = File::create(&new)?;
+    written.set_permissions(Permissions::from_mode(0o644))?;
+    written.write_all(text.as_bytes())?;
+    fs::rename(&new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_come_together_and_a_file_is_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let counters = folder.path().join("counters");
+        assert_eq!(
+            all(None, &counters).unwrap(),
+            "# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 0\n"
+        );
+        fs::create_dir(&counters).unwrap();
+        fs::write(counters.join("posta-smtpd"), "b 2\n").unwrap();
+        fs::write(counters.join("posta-smtpd.new"), "half").unwrap();
+        let text = all(Some("a 1\n"), &counters).unwrap();
+        assert_eq!(text, "a 1\n# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 1\nb 2\n");
+        let file = folder.path().join("posta.prom");
+        write(&file, "old").unwrap();
+        write(&file, &text).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+}
