@@ -112,3 +112,55 @@ fn every_kind_of_table_leads_to_a_mailbox() {
     assert_eq!(why["steps"][0]["key"], "cdb@virtual.example", "{why}");
     assert!(why["leads_to"][0].as_str().unwrap().contains("/mail/cdb/"), "{why}");
 }
+
+#[test]
+fn a_row_of_a_domains_table_is_as_good_as_an_entry() {
+    let settings = "[routing]\ndomains = [\"{root}/domains\", \"rows\"]\nusers_files = [\"{root}/customers\"]\n\
+                    [tables.rows]\nkind = \"sqlite\"\nfile = \"{root}/rows.db\"\n\
+                    query = \"SELECT words FROM domain WHERE name = ?1\"\n";
+    let mut house = House::set_up("");
+    let root = house.folder.path().display().to_string();
+    let relay = format!("relay = \"{}:2526\"", house.address);
+    let domains = |sure: &str| format!("sure.example {relay}, tls = \"{sure}\"\n");
+    fs::write(house.path("domains"), domains("verify")).unwrap();
+    fs::write(house.path("customers"), "carol@row.example:!:::::\n").unwrap();
+    let database = rusqlite::Connection::open(house.path("rows.db")).unwrap();
+    database
+        .execute_batch(&format!(
+            "CREATE TABLE domain (name TEXT, words TEXT);
+             INSERT INTO domain VALUES ('row.example',
+                 'users = \"{root}/customers\", mailbox = \"{root}/mail/{{user}}/\"');
+             INSERT INTO domain VALUES ('sql.example', '{relay}, tls = \"verify\"');"
+        ))
+        .unwrap();
+    let config = fs::read_to_string(house.config()).unwrap();
+    fs::write(house.config(), config + &settings.replace("{root}", &root)).unwrap();
+    let sink = Sink::start(SocketAddr::new(house.address, 2526));
+    house.run();
+
+    house.send("a@x.example", &["carol@row.example"], MESSAGE);
+    house.wait_for_mail("carol", 1);
+    let mut client = house.client();
+    client.hello();
+    client.say("MAIL FROM:<a@x.example>");
+    let unknown = client.say("RCPT TO:<dora@row.example>");
+    assert!(unknown.starts_with("550 5.1.1"), "{unknown}");
+
+    // The relay has no TLS: mail that must not go without waits, whichever kind of table says so.
+    for (domain, to) in [("sure", "b@sure.example"), ("sql", "b@sql.example")] {
+        house.send("a@x.example", &[to], MESSAGE);
+        house.wait_for_log(&[&format!("to=<{to}>"), "status=deferred", "4.7."]);
+        let why = house.output("postactl", &["why", to]);
+        assert!(why.contains("under TLS only and with a good certificate"), "{domain}: {why}");
+    }
+    assert!(sink.arrived().is_empty());
+    // A table that is gone says nothing, and so nothing goes either.
+    fs::rename(house.path("rows.db"), house.path("away.db")).unwrap();
+    house.wait_for_log(&["to=<b@sql.example>", "status=deferred", "4.3.5"]);
+    assert!(sink.arrived().is_empty());
+    fs::rename(house.path("away.db"), house.path("rows.db")).unwrap();
+    fs::write(house.path("domains"), domains("may")).unwrap();
+    database.execute("UPDATE domain SET words = ?1 WHERE name = 'sql.example'", [&relay]).unwrap();
+    sink.wait_for(2);
+    house.wait_for_empty_queue();
+}

@@ -20,7 +20,7 @@
 //! A local part is only ever looked up, never taken apart: `a%b@here`, `b!a@here` and `"a@b"@here`
 //! lead to a user of that very name or nowhere. What a table can't say now is never "unknown user".
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -49,7 +49,7 @@ mod transport;
 pub mod users;
 
 pub use alias::{Member, included};
-pub use domains::with_parents;
+pub use domains::{Relaying, with_parents};
 pub use settings::Settings;
 pub use signature::{KeyError, make_key};
 pub use table::TableError;
@@ -149,7 +149,7 @@ impl Router {
     /// A router. Tables are read when they are first needed.
     pub fn new(settings: Settings) -> Router {
         Router {
-            domains: Domains::new(&settings.hostname, settings.domains.clone(), &settings.domain_tables),
+            domains: Domains::new(&settings),
             aliases: open(&settings.aliases, Form::Aliases),
             virtual_aliases: open_all(&settings.virtual_aliases, Form::Addresses),
             rewriting: Rewriting::new(&settings),
@@ -203,6 +203,16 @@ impl Router {
         Ok(resolve::relay(&self.domains.find(domain.domain())?.rule, domain))
     }
 
+    /// What the row of a domains table that sends a leaf on says of the way there; `None`: no row does.
+    pub fn relaying(&self, leaf: &Leaf) -> Result<Option<Relaying>, NoRoute> {
+        self.domains.relaying(leaf)
+    }
+
+    /// The users file of a domain, whose entry may be in a table; `None`: it has none.
+    pub fn users_file(&self, domain: &str) -> Result<Option<PathBuf>, NoRoute> {
+        self.domains.users_file(&domain.to_lowercase())
+    }
+
     /// For posta-queue: hands the final destinations to `into`, one after the other, without
     /// duplicates; at least one if `Ok`. After an error what was handed out counts for nothing.
     ///
@@ -247,10 +257,11 @@ impl Router {
     /// What the administrator should know of the tables, for `postactl check`.
     pub fn warnings(&self) -> Vec<String> {
         let tables = self.virtual_aliases.iter().map(|table| &**table);
-        let tables = tables.chain(self.rewriting.tables()).chain(self.domains.tables());
+        let tables = tables.chain(self.rewriting.tables());
         let mut warnings: Vec<String> = std::iter::once(&*self.aliases)
             .chain(tables)
             .flat_map(|table| table.faults())
+            .chain(self.domains.faults())
             .map(|fault| fault.to_string())
             .collect();
         let root = self.settings.root_mailbox.as_str();

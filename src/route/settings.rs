@@ -15,6 +15,10 @@ pub struct Settings {
     pub domains: Vec<DomainRule>,
     /// `routing.domains`: tables with more of them.
     pub domain_tables: Vec<Source>,
+    /// `routing.users_files`: those that these may name.
+    pub users_files: Vec<PathBuf>,
+    /// `routing.logins`: the folder whose files these may name.
+    pub logins: Option<PathBuf>,
     /// `local.mailbox`
     pub mailbox: String,
     /// `local.aliases`
@@ -57,6 +61,8 @@ impl Settings {
             postmaster: config.postmaster.clone(),
             domains: config.domains.clone(),
             domain_tables: routing.domains.clone(),
+            users_files: routing.users_files.clone(),
+            logins: routing.logins.clone(),
             mailbox: config.local.mailbox.clone(),
             aliases: config.local.aliases.clone(),
             delimiter: config.local.delimiter.clone(),
@@ -85,6 +91,8 @@ impl Default for Settings {
             postmaster: "root".into(),
             domains: Vec::new(),
             domain_tables: Vec::new(),
+            users_files: Vec::new(),
+            logins: None,
             mailbox: "~/Maildir/".into(),
             aliases: Source::Text("/no/such/aliases".into()),
             delimiter: "+".into(),

@@ -277,7 +277,9 @@ fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Se
             let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             make_key(router, spool);
-            let _ = events.send(Event::Rules(settings::rules(&config)));
+            let spacings = rate::Spacings::new(&config.domains);
+            // A runner that is gone already needs no rules.
+            let _ = events.send(Event::Rules(settings::rules(&config), spacings));
             log::info!("configuration read again");
         }
         Err(faults) => {
