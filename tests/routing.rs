@@ -30,6 +30,14 @@ fn house(settings: &str, files: &[(&str, &str)]) -> (House, Sink) {
     (house, sink)
 }
 
+/// Says lines; each must be answered so.
+fn dialogue(house: &House, lines: &[(&str, &str)]) {
+    let mut client = house.client();
+    for (line, answer) in lines {
+        client.expect(line, answer);
+    }
+}
+
 #[test]
 fn a_list_is_sent_by_its_owner_who_gets_its_bounces() {
     let settings = "[local]\naliases = \"{root}/aliases\"\n[routing]\nverp = [\"news\"]\n";
@@ -163,4 +171,44 @@ fn a_row_of_a_domains_table_is_as_good_as_an_entry() {
     database.execute("UPDATE domain SET words = ?1 WHERE name = 'sql.example'", [&relay]).unwrap();
     sink.wait_for(2);
     house.wait_for_empty_queue();
+}
+
+#[test]
+fn a_bounce_of_mail_that_was_never_sent_is_refused() {
+    let settings = "[routing]\nsigned_senders = [\"example.org\"]\nrefuse_unsigned_bounces = true\n";
+    let (mut house, sink) = house(settings, &[]);
+    house.send("ann@example.org", &["bob@elsewhere.example"], MESSAGE);
+    // Also on the way to a relay of [domains].
+    let from = sink.wait_for(1)[0].from.clone();
+    let signed = from.split(['<', '>']).nth(1).unwrap().to_string();
+    assert!(signed.starts_with("prvs=") && signed.ends_with("=ann@example.org"), "{from}");
+    house.wait_for_empty_queue();
+
+    // Whoever may relay may send in any way.
+    dialogue(
+        &house,
+        &[("EHLO c.example", "250"), ("MAIL FROM:<>", "250"), ("RCPT TO:<ann@example.org>", "250")],
+    );
+    house.stop();
+    let config = fs::read_to_string(house.config()).unwrap();
+    fs::write(house.config(), config.replace("relay_from = [\"127.0.0.0/8\"]", "relay_from = []")).unwrap();
+    house.run();
+    dialogue(
+        &house,
+        &[
+            ("EHLO c.example", "250"),
+            ("MAIL FROM:<>", "250"),
+            (
+                "RCPT TO:<ann@example.org>",
+                "550 5.7.1 <ann@example.org>: this bounce answers nothing that was sent from here [P0411]",
+            ),
+            ("RCPT TO:<postmaster@example.org>", "250"),
+            ("RCPT TO:<abuse@example.org>", "250"),
+            (&format!("RCPT TO:<{signed}>"), "250"),
+            (&format!("RCPT TO:<{}>", signed.replace("=ann@", "=eve@")), "5"),
+            ("RSET", "250"),
+            ("MAIL FROM:<bob@elsewhere.example>", "250"),
+            ("RCPT TO:<ann@example.org>", "250"),
+        ],
+    );
 }

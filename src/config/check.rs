@@ -225,6 +225,10 @@ fn routing(config: &Config, reading: &mut Reading<'_>) {
     if !routing.srs_domain.is_empty() {
         domain("routing.srs_domain", &routing.srs_domain);
     }
+    if routing.refuse_unsigned_bounces && routing.signed_senders.is_empty() {
+        let what = "refuse_unsigned_bounces: no sender is signed; name domains in signed_senders".to_string();
+        reading.fault_of("routing.refuse_unsigned_bounces", what);
+    }
 }
 
 /// What a `[[retry]]` is for must be a domain and the beginning of a status.

@@ -222,6 +222,8 @@ section! {
         srs_domain: String = Text, "", "The domain of SRS senders, which forwarded mail gets. Empty: none does.";
         verp: Vec<String> = Lines, [], "Lists with an owner whose copies name their recipient in the sender.";
         signed_senders: Vec<String> = Lines, [], "Domains whose senders are signed on the way out (prvs).";
+        refuse_unsigned_bounces: bool = Flag, false,
+            "Bounces to these domains are refused unless they come to a signed sender.";
         key: Option<PathBuf> = Maybe(Path), "", "The file with the keys that sign senders. Empty: SPOOL/key.";
     }
 }

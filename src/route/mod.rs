@@ -102,6 +102,8 @@ pub enum Judgement {
     Open,
     /// Only for clients that may relay.
     ClientsOnly,
+    /// As `ClientsOnly`: it is a bounce, and nothing that it could be one of was ever sent.
+    Unsent,
     /// It does not exist, or nobody can say now.
     No(NoRoute),
 }
@@ -187,6 +189,38 @@ impl Router {
             Ok(_) if closed => Judgement::ClientsOnly,
             Ok(_) => Judgement::Open,
         }
+    }
+
+    /// The same for mail of this sender: a bounce to an address whose senders are all signed answers
+    /// nothing that we have sent, unless it comes to a signed one (draft-levine-smtp-batv 5).
+    pub fn judge_from(&self, sender: &ReversePath, address: &Mailbox) -> Judgement {
+        let judged = self.judge(address);
+        if judged != Judgement::Open || *sender != ReversePath::Null {
+            return judged;
+        }
+        match self.is_never_sender(address) {
+            Ok(true) => Judgement::Unsent,
+            Ok(false) => judged,
+            Err(why) => {
+                log::warn!("look-up of {address} failed: {why}");
+                Judgement::No(NoRoute::unknown_now("Recipient look-up failed, try again later".to_string()))
+            }
+        }
+    }
+
+    /// Whether no mail goes out with an address as it is for its sender. Owners of lists send unsigned,
+    /// and to postmaster and abuse anybody may write in any way (RFC 5321 4.5.1, RFC 2142 2).
+    fn is_never_sender(&self, address: &Mailbox) -> Result<bool, TableError> {
+        let local = address.local().to_lowercase();
+        if !self.senders.signs_all(address.domain()) || self.senders.returned(address)?.is_some() {
+            return Ok(false);
+        }
+        let bare = self.bare(&local);
+        if bare == "postmaster" || bare == "abuse" {
+            return Ok(false);
+        }
+        let is_owner = bare.starts_with(residents::OWNER) && self.aliases.find(bare)?.is_some();
+        Ok(!is_owner)
     }
 
     /// The final destinations, for a message of no sender in particular. Never empty if `Ok`; see

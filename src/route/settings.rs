@@ -47,6 +47,8 @@ pub struct Settings {
     pub verp: Vec<String>,
     /// `routing.signed_senders`
     pub signed_senders: Vec<String>,
+    /// `routing.refuse_unsigned_bounces`
+    pub refuse_unsigned_bounces: bool,
     /// `routing.key`, or the default within the spool.
     pub key: PathBuf,
 }
@@ -77,6 +79,7 @@ impl Settings {
             srs_domain: routing.srs_domain.clone(),
             verp: routing.verp.clone(),
             signed_senders: routing.signed_senders.clone(),
+            refuse_unsigned_bounces: routing.refuse_unsigned_bounces,
             key: routing.key.clone().unwrap_or_else(|| config.spool.join("key")),
         }
     }
@@ -107,6 +110,7 @@ impl Default for Settings {
             srs_domain: String::new(),
             verp: Vec::new(),
             signed_senders: Vec::new(),
+            refuse_unsigned_bounces: false,
             key: PathBuf::new(),
         }
     }

@@ -130,6 +130,9 @@ fn acceptance(judgement: Judgement) -> String {
         Judgement::ClientsOnly => {
             "taken only from clients that may relay (smtpd.relay_from, or a login)".into()
         }
+        Judgement::Unsent => {
+            "taken only from clients that may relay: nothing was sent that this could be a bounce of".into()
+        }
         Judgement::No(no) => format!("not taken: {no}"),
     }
 }
