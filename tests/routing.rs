@@ -30,6 +30,14 @@ fn house(settings: &str, files: &[(&str, &str)]) -> (House, Sink) {
     (house, sink)
 }
 
+/// Says lines; each must be answered so.
+fn dialogue(house: &House, lines: &[(&str, &str)]) {
+    let mut client = house.client();
+    for (line, answer) in lines {
+        client.expect(line, answer);
+    }
+}
+
 #[test]
 fn a_list_is_sent_by_its_owner_who_gets_its_bounces() {
     let settings = "[local]\naliases = \"{root}/aliases\"\n[routing]\nverp = [\"news\"]\n";
@@ -111,4 +119,96 @@ fn every_kind_of_table_leads_to_a_mailbox() {
     let why: serde_json::Value = serde_json::from_str(&why).unwrap();
     assert_eq!(why["steps"][0]["key"], "cdb@virtual.example", "{why}");
     assert!(why["leads_to"][0].as_str().unwrap().contains("/mail/cdb/"), "{why}");
+}
+
+#[test]
+fn a_row_of_a_domains_table_is_as_good_as_an_entry() {
+    let settings = "[routing]\ndomains = [\"{root}/domains\", \"rows\"]\nusers_files = [\"{root}/customers\"]\n\
+                    [tables.rows]\nkind = \"sqlite\"\nfile = \"{root}/rows.db\"\n\
+                    query = \"SELECT words FROM domain WHERE name = ?1\"\n";
+    let mut house = House::set_up("");
+    let root = house.folder.path().display().to_string();
+    let relay = format!("relay = \"{}:2526\"", house.address);
+    let domains = |sure: &str| format!("sure.example {relay}, tls = \"{sure}\"\n");
+    fs::write(house.path("domains"), domains("verify")).unwrap();
+    fs::write(house.path("customers"), "carol@row.example:!:::::\n").unwrap();
+    let database = rusqlite::Connection::open(house.path("rows.db")).unwrap();
+    database
+        .execute_batch(&format!(
+            "CREATE TABLE domain (name TEXT, words TEXT);
+             INSERT INTO domain VALUES ('row.example',
+                 'users = \"{root}/customers\", mailbox = \"{root}/mail/{{user}}/\"');
+             INSERT INTO domain VALUES ('sql.example', '{relay}, tls = \"verify\"');"
+        ))
+        .unwrap();
+    let config = fs::read_to_string(house.config()).unwrap();
+    fs::write(house.config(), config + &settings.replace("{root}", &root)).unwrap();
+    let sink = Sink::start(SocketAddr::new(house.address, 2526));
+    house.run();
+
+    house.send("a@x.example", &["carol@row.example"], MESSAGE);
+    house.wait_for_mail("carol", 1);
+    let mut client = house.client();
+    client.hello();
+    client.say("MAIL FROM:<a@x.example>");
+    let unknown = client.say("RCPT TO:<dora@row.example>");
+    assert!(unknown.starts_with("550 5.1.1"), "{unknown}");
+
+    // The relay has no TLS: mail that must not go without waits, whichever kind of table says so.
+    for (domain, to) in [("sure", "b@sure.example"), ("sql", "b@sql.example")] {
+        house.send("a@x.example", &[to], MESSAGE);
+        house.wait_for_log(&[&format!("to=<{to}>"), "status=deferred", "4.7."]);
+        let why = house.output("postactl", &["why", to]);
+        assert!(why.contains("under TLS only and with a good certificate"), "{domain}: {why}");
+    }
+    assert!(sink.arrived().is_empty());
+    // A table that is gone says nothing, and so nothing goes either.
+    fs::rename(house.path("rows.db"), house.path("away.db")).unwrap();
+    house.wait_for_log(&["to=<b@sql.example>", "status=deferred", "4.3.5"]);
+    assert!(sink.arrived().is_empty());
+    fs::rename(house.path("away.db"), house.path("rows.db")).unwrap();
+    fs::write(house.path("domains"), domains("may")).unwrap();
+    database.execute("UPDATE domain SET words = ?1 WHERE name = 'sql.example'", [&relay]).unwrap();
+    sink.wait_for(2);
+    house.wait_for_empty_queue();
+}
+
+#[test]
+fn a_bounce_of_mail_that_was_never_sent_is_refused() {
+    let settings = "[routing]\nsigned_senders = [\"example.org\"]\nrefuse_unsigned_bounces = true\n";
+    let (mut house, sink) = house(settings, &[]);
+    house.send("ann@example.org", &["bob@elsewhere.example"], MESSAGE);
+    // Also on the way to a relay of [domains].
+    let from = sink.wait_for(1)[0].from.clone();
+    let signed = from.split(['<', '>']).nth(1).unwrap().to_string();
+    assert!(signed.starts_with("prvs=") && signed.ends_with("=ann@example.org"), "{from}");
+    house.wait_for_empty_queue();
+
+    // Whoever may relay may send in any way.
+    dialogue(
+        &house,
+        &[("EHLO c.example", "250"), ("MAIL FROM:<>", "250"), ("RCPT TO:<ann@example.org>", "250")],
+    );
+    house.stop();
+    let config = fs::read_to_string(house.config()).unwrap();
+    fs::write(house.config(), config.replace("relay_from = [\"127.0.0.0/8\"]", "relay_from = []")).unwrap();
+    house.run();
+    dialogue(
+        &house,
+        &[
+            ("EHLO c.example", "250"),
+            ("MAIL FROM:<>", "250"),
+            (
+                "RCPT TO:<ann@example.org>",
+                "550 5.7.1 <ann@example.org>: this bounce answers nothing that was sent from here [P0411]",
+            ),
+            ("RCPT TO:<postmaster@example.org>", "250"),
+            ("RCPT TO:<abuse@example.org>", "250"),
+            (&format!("RCPT TO:<{signed}>"), "250"),
+            (&format!("RCPT TO:<{}>", signed.replace("=ann@", "=eve@")), "5"),
+            ("RSET", "250"),
+            ("MAIL FROM:<bob@elsewhere.example>", "250"),
+            ("RCPT TO:<ann@example.org>", "250"),
+        ],
+    );
 }

@@ -225,6 +225,10 @@ fn routing(config: &Config, reading: &mut Reading<'_>) {
     if !routing.srs_domain.is_empty() {
         domain("routing.srs_domain", &routing.srs_domain);
     }
+    if routing.refuse_unsigned_bounces && routing.signed_senders.is_empty() {
+        let what = "refuse_unsigned_bounces: no sender is signed; name domains in signed_senders".to_string();
+        reading.fault_of("routing.refuse_unsigned_bounces", what);
+    }
 }
 
 /// What a `[[retry]]` is for must be a domain and the beginning of a status.
@@ -246,9 +250,10 @@ fn retries(config: &Config, reading: &mut Reading<'_>) {
 }
 
 impl Config {
-    /// The files with names and passwords for relays, each once.
+    /// The files with names and passwords for relays, each once, and the folder with more of them.
     pub fn login_files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self.domains.iter().filter_map(|rule| rule.login.clone()).collect();
+        files.extend(self.routing.logins.clone());
         files.sort();
         files.dedup();
         files
@@ -296,6 +301,12 @@ impl Config {
     }
 
     fn warn_of_users_files(&self, warnings: &mut Vec<String>) {
+        for path in &self.routing.users_files {
+            if path.try_exists().is_ok_and(|exists| !exists) {
+                let path = path.display();
+                warnings.push(format!("there is no users file {path} (routing.users_files)"));
+            }
+        }
         for rule in &self.domains {
             if let DomainFate::Users { users: Users::File(path), .. } = &rule.fate
                 && path.try_exists().is_ok_and(|exists| !exists)

@@ -90,7 +90,7 @@ fn domain_name(name: &str) -> Result<String, String> {
 }
 
 /// Reads the entry of a domain as a table has it: the words that would stand between the braces in
-/// `[domains]`, or with the braces. `tls` and `login` are a fault there.
+/// `[domains]`, or with the braces.
 pub fn domain_rule(domain: &str, words: &str) -> Result<DomainRule, String> {
     let words = words.trim();
     let inner = words.strip_prefix('{').and_then(|words| words.strip_suffix('}')).unwrap_or(words);
@@ -100,10 +100,6 @@ pub fn domain_rule(domain: &str, words: &str) -> Result<DomainRule, String> {
     let rules = inline(&mut reading, &text, read);
     match reading.faults(&[]).into_iter().next() {
         Some(fault) => Err(fault.what),
-        // posta-remote does not read the tables: it would send without what is asked for here.
-        None if rules.iter().any(|rule| rule.tls.is_some() || rule.login.is_some()) => {
-            Err("tls and login count only in [domains] of posta.toml: name the domain there".into())
-        }
         None => rules.into_iter().next().ok_or_else(|| "no entry of a domain".to_string()),
     }
 }

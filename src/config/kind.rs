@@ -46,6 +46,8 @@ pub(super) struct Span;
 pub(super) struct Networks;
 /// A list of texts.
 pub(super) struct Lines;
+/// A list of absolute paths.
+pub(super) struct Paths;
 /// A list of SHA-256 fingerprints in hexadecimal, colons allowed; they become lower case without.
 pub(super) struct Fingerprints;
 /// An address and a port.
@@ -256,6 +258,19 @@ impl Kind for Lines {
     fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         let list = value.as_array().ok_or_else(|| wanted("a list of texts", value))?;
         list.iter().map(|entry| Text.read(entry.get_ref())).collect()
+    }
+}
+
+impl Kind for Paths {
+    type Value = Vec<PathBuf>;
+
+    fn word(&self) -> String {
+        "list of paths".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<PathBuf>, String> {
+        let list = value.as_array().ok_or_else(|| wanted("a list of paths", value))?;
+        list.iter().map(|entry| Path.read(entry.get_ref())).collect()
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::courier::request::Hop;
@@ -24,6 +24,7 @@ pub mod options;
 mod source;
 mod table;
 
+pub use crate::courier::terms::{RelayTls, SourceAddresses};
 pub use domain::domain_rule;
 pub use source::Source;
 pub use table::{
@@ -69,27 +70,6 @@ pub struct DomainRule {
     pub messages_per_minute: u32,
 }
 
-/// Addresses of this host that connections to others come from; `None`: as the kernel chooses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct SourceAddresses {
-    /// Of connections to IPv4 addresses.
-    pub four: Option<Ipv4Addr>,
-    /// Of connections to IPv6 addresses.
-    pub six: Option<Ipv6Addr>,
-}
-
-impl SourceAddresses {
-    /// The same, with the other's addresses where these have none.
-    pub fn or(self, other: SourceAddresses) -> SourceAddresses {
-        SourceAddresses { four: self.four.or(other.four), six: self.six.or(other.six) }
-    }
-
-    /// The one of the family of `to`.
-    pub fn towards(self, to: IpAddr) -> Option<IpAddr> {
-        if to.is_ipv4() { self.four.map(IpAddr::V4) } else { self.six.map(IpAddr::V6) }
-    }
-}
-
 /// Where mail for a domain goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainFate {
@@ -121,19 +101,6 @@ pub enum Users {
     Any,
     /// `"virtual"`: only addresses that a table of `routing.virtual_aliases` has.
     Virtual,
-}
-
-/// How the way to a relay is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RelayTls {
-    /// Not at all.
-    None,
-    /// Where the relay offers it.
-    May,
-    /// Always; a relay that offers none is not used.
-    Encrypt,
-    /// Always, and the relay's certificate must be good.
-    Verify,
 }
 
 /// Where the log goes.
@@ -206,15 +173,6 @@ impl DomainRule {
 impl ListenTls {
     const WORDS: &[(&str, ListenTls)] =
         &[("starttls", ListenTls::StartTls), ("none", ListenTls::None), ("implicit", ListenTls::Implicit)];
-}
-
-impl RelayTls {
-    const WORDS: &[(&str, RelayTls)] = &[
-        ("none", RelayTls::None),
-        ("may", RelayTls::May),
-        ("encrypt", RelayTls::Encrypt),
-        ("verify", RelayTls::Verify),
-    ];
 }
 
 impl Network {

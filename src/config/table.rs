@@ -13,8 +13,8 @@ use crate::sasl::mechanism::Mechanism;
 use super::domain;
 use super::file::Entry;
 use super::kind::{
-    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Size, Sources,
-    Span, Text,
+    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Paths, Size,
+    Sources, Span, Text,
 };
 use super::login;
 use super::source::{self, Sort, Source, Table, Tables};
@@ -211,6 +211,9 @@ section! {
     pub struct Routing, "routing." {
         virtual_aliases: Vec<Source> = Tables, [], "Tables that lead an address, in whatever domain, to others.";
         domains: Vec<Source> = Tables, [], "Tables with more domains, and what becomes of their mail.";
+        users_files: Vec<PathBuf> = Paths, [], "Users files that entries in tables of domains may name.";
+        logins: Option<PathBuf> = Maybe(Path), "",
+            "A folder with files for login that entries in tables of domains may name. Empty: none.";
         canonical: Vec<Source> = Tables, [], "Tables that rewrite the sender and the recipients of an envelope.";
         sender_canonical: Vec<Source> = Tables, [], "The same for the sender only, asked before canonical.";
         recipient_canonical: Vec<Source> = Tables, [], "The same for recipients only, asked before canonical.";
@@ -219,6 +222,8 @@ section! {
         srs_domain: String = Text, "", "The domain of SRS senders, which forwarded mail gets. Empty: none does.";
         verp: Vec<String> = Lines, [], "Lists with an owner whose copies name their recipient in the sender.";
         signed_senders: Vec<String> = Lines, [], "Domains whose senders are signed on the way out (prvs).";
+        refuse_unsigned_bounces: bool = Flag, false,
+            "Bounces to these domains are refused unless they come to a signed sender.";
         key: Option<PathBuf> = Maybe(Path), "", "The file with the keys that sign senders. Empty: SPOOL/key.";
     }
 }

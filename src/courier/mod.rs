@@ -15,4 +15,5 @@ pub mod forward;
 pub mod order;
 pub mod report;
 pub mod request;
+pub mod terms;
 pub mod wait;

@@ -7,6 +7,7 @@ use crate::mail::envelope::{BodyKind, Notify, Ret};
 use crate::mail::id::Id;
 
 use super::fields::{FieldError, Reader, Writer};
+use super::terms::Terms;
 
 /// Most recipients of one request.
 pub const MAX_RECIPIENTS: usize = 100;
@@ -41,6 +42,8 @@ pub struct Request {
     pub others: bool,
     /// Where it goes.
     pub target: Target,
+    /// posta-remote only: what a row of a table says of the way there.
+    pub terms: Terms,
     /// For whom; at least one, at most [`MAX_RECIPIENTS`].
     pub recipients: Vec<Rcpt>,
 }
@@ -140,6 +143,7 @@ impl Request {
         w.put("trace", &self.trace);
         w.put_text("size", self.size);
         self.target.encode(&mut w);
+        self.terms.encode(&mut w);
         for recipient in &self.recipients {
             recipient.encode(&mut w);
         }
@@ -166,6 +170,7 @@ impl Request {
         let trace = r.bytes("trace")?.to_vec();
         let size = r.value("size")?;
         let target = Target::decode(&mut r)?;
+        let terms = Terms::decode(&mut r)?;
         let mut recipients = Vec::new();
         while !r.is_done() {
             recipients.push(Rcpt::decode(&mut r)?);
@@ -187,6 +192,7 @@ impl Request {
             size,
             others,
             target,
+            terms,
             recipients,
         };
         Ok(request)
@@ -366,6 +372,7 @@ fn body_kind(word: &str) -> Option<BodyKind> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::terms::{RelayTls, SourceAddresses};
     use super::*;
 
     fn sample(target: Target, place: Option<Place>) -> Request {
@@ -394,6 +401,7 @@ mod tests {
             size: 4096,
             others: true,
             target,
+            terms: Terms::default(),
             recipients: vec![first, second],
         }
     }
@@ -416,7 +424,13 @@ mod tests {
             sample(Target::Smtp(Hop::parse("[2001:db8::1]:26", 25).unwrap()), None),
             sample(Target::Lmtp(Hop::parse("unix:/run/lmtp", 24).unwrap()), None),
         ];
-        for request in cases {
+        let mut on_terms = sample(Target::Smtp(Hop::parse("relay.example:587", 25).unwrap()), None);
+        on_terms.terms = Terms {
+            tls: Some(RelayTls::Verify),
+            login: Some("/etc/posta/logins/a".into()),
+            source: SourceAddresses { four: "192.0.2.7".parse().ok(), six: "2001:db8::7".parse().ok() },
+        };
+        for request in cases.into_iter().chain([on_terms]) {
             assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
         }
     }

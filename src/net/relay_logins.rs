@@ -1,4 +1,5 @@
-//! The names and passwords by which relays know this host: `login = FILE` in `[domains]`.
+//! The names and passwords by which relays know this host: `login = FILE` in `[domains]`, and in the
+//! rows of tables, whose files lie in the folder `routing.logins`.
 //!
 //! The files are root's. The keeper reads them and hands them to posta-remote, as it does with the
 //! keys of TLS ([`handover`](crate::unix::handover)); a posta-remote that was started alone reads them
@@ -61,14 +62,54 @@ pub enum LoginFault {
     Keeper(io::Error),
 }
 
-/// Reads the files, unparsed: what goes into the keeper's parcel.
+/// Reads the files, unparsed: what goes into the keeper's parcel. Of a folder among them each file that
+/// is good; one that isn't is reported in the log, and the others are as good as before.
 pub fn pack(paths: &[PathBuf]) -> Result<Vec<u8>, LoginFault> {
     let mut out = Vec::new();
-    for path in paths {
+    let mut add = |path: &Path, content: &[u8]| {
         put(&mut out, path.as_os_str().as_bytes());
-        put(&mut out, &read(path)?);
+        put(&mut out, content);
+    };
+    for path in paths {
+        if !path.is_dir() {
+            add(path, &read(path)?);
+            continue;
+        }
+        for file in files_in(path).map_err(|source| LoginFault::Unreadable { path: path.clone(), source })? {
+            match read(&file) {
+                Ok(content) if parse(&content).is_some() => add(&file, &content),
+                Ok(_) => log::error!("{}; mail that needs it waits", LoginFault::Malformed(file)),
+                Err(fault) => log::error!("{fault}; mail that needs it waits"),
+            }
+        }
     }
     Ok(out)
+}
+
+/// The state of the files, and of those in folders among them.
+pub fn stamp(paths: &[PathBuf]) -> Stamp {
+    // A folder that can't be read has a state too, and is reported by whoever reads it.
+    let inside =
+        paths.iter().filter(|path| path.is_dir()).flat_map(|path| files_in(path).unwrap_or_default());
+    Stamp::of(paths.iter().cloned().chain(inside).collect())
+}
+
+/// The files in a folder, without hidden ones and those that editors leave.
+fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !name.as_bytes().starts_with(b".") && !name.as_bytes().ends_with(b"~") && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(content: &[u8]) -> Option<Login> {
+    std::str::from_utf8(content).ok().and_then(Login::parse)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoginFault> {
@@ -94,8 +135,7 @@ fn unpack(mut bytes: &[u8]) -> Result<Known, LoginFault> {
             return Err(LoginFault::Keeper(garbled()));
         };
         let path = PathBuf::from(OsStr::from_bytes(path));
-        let login = std::str::from_utf8(content).ok().and_then(Login::parse);
-        let login = login.ok_or_else(|| LoginFault::Malformed(path.clone()))?;
+        let login = parse(content).ok_or_else(|| LoginFault::Malformed(path.clone()))?;
         known.insert(path, login);
     }
     Ok(known)
@@ -158,7 +198,7 @@ impl Source {
                 Err(error) => return Err(LoginFault::Keeper(error)),
             },
             None => {
-                let stamp = Some(Stamp::of(self.paths.clone()));
+                let stamp = Some(stamp(&self.paths));
                 if self.stamp != stamp {
                     self.stamp = stamp;
                     self.known = unpack(&pack(&self.paths)?)?;
@@ -212,6 +252,25 @@ mod tests {
         put_file(&path, "me\n", 0o600);
         assert!(told(&[&path]).contains("name password"), "{}", told(&[&path]));
         assert!(told(&[Path::new("/nowhere")]).contains("/nowhere: can't be read"));
+    }
+
+    #[test]
+    fn a_folder_has_many_and_a_bad_one_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        put_file(&path("a"), "me a\n", 0o600);
+        put_file(&path("open"), "me open\n", 0o644);
+        put_file(&path("rubbish"), "me\n", 0o600);
+        put_file(&path("a~"), "me old\n", 0o600);
+        let logins = Logins::open(vec![folder.path().to_path_buf()], None).unwrap();
+        assert_eq!(password(&logins, &path("a")).as_deref(), Some("a"));
+        for bad in ["open", "rubbish", "a~", "none"] {
+            assert_eq!(password(&logins, &path(bad)), None, "{bad}");
+        }
+        put_file(&path("b"), "me b\n", 0o600);
+        assert_eq!(password(&logins, &path("b")).as_deref(), Some("b"));
+        std::fs::remove_file(path("a")).unwrap();
+        assert_eq!(password(&logins, &path("a")), None);
     }
 
     #[test]

@@ -239,10 +239,14 @@ impl Policy {
     fn routed(&self, client: &Client, recipient: &Mailbox, judged: Judgement, now: Instant) -> Verdict {
         let why = match judged {
             Judgement::Open => return Verdict::Accept,
-            Judgement::ClientsOnly if self.may_relay(client) => return Verdict::Accept,
+            Judgement::ClientsOnly | Judgement::Unsent if self.may_relay(client) => return Verdict::Accept,
             Judgement::ClientsOnly => {
                 let text = format!("<{recipient}>: relaying denied: not a domain of this server");
                 return Verdict::Refuse(rule::RELAYING.reply(text));
+            }
+            Judgement::Unsent => {
+                let text = format!("<{recipient}>: this bounce answers nothing that was sent from here");
+                return Verdict::Refuse(rule::UNSIGNED_BOUNCE.reply(text));
             }
             Judgement::No(why) => why,
         };

@@ -20,7 +20,7 @@
 //! A local part is only ever looked up, never taken apart: `a%b@here`, `b!a@here` and `"a@b"@here`
 //! lead to a user of that very name or nowhere. What a table can't say now is never "unknown user".
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -49,7 +49,7 @@ mod transport;
 pub mod users;
 
 pub use alias::{Member, included};
-pub use domains::with_parents;
+pub use domains::{Relaying, with_parents};
 pub use settings::Settings;
 pub use signature::{KeyError, make_key};
 pub use table::TableError;
@@ -102,6 +102,8 @@ pub enum Judgement {
     Open,
     /// Only for clients that may relay.
     ClientsOnly,
+    /// As `ClientsOnly`: it is a bounce, and nothing that it could be one of was ever sent.
+    Unsent,
     /// It does not exist, or nobody can say now.
     No(NoRoute),
 }
@@ -149,7 +151,7 @@ impl Router {
     /// A router. Tables are read when they are first needed.
     pub fn new(settings: Settings) -> Router {
         Router {
-            domains: Domains::new(&settings.hostname, settings.domains.clone(), &settings.domain_tables),
+            domains: Domains::new(&settings),
             aliases: open(&settings.aliases, Form::Aliases),
             virtual_aliases: open_all(&settings.virtual_aliases, Form::Addresses),
             rewriting: Rewriting::new(&settings),
@@ -189,6 +191,38 @@ impl Router {
         }
     }
 
+    /// The same for mail of this sender: a bounce to an address whose senders are all signed answers
+    /// nothing that we have sent, unless it comes to a signed one (draft-levine-smtp-batv 5).
+    pub fn judge_from(&self, sender: &ReversePath, address: &Mailbox) -> Judgement {
+        let judged = self.judge(address);
+        if judged != Judgement::Open || *sender != ReversePath::Null {
+            return judged;
+        }
+        match self.is_never_sender(address) {
+            Ok(true) => Judgement::Unsent,
+            Ok(false) => judged,
+            Err(why) => {
+                log::warn!("look-up of {address} failed: {why}");
+                Judgement::No(NoRoute::unknown_now("Recipient look-up failed, try again later".to_string()))
+            }
+        }
+    }
+
+    /// Whether no mail goes out with an address as it is for its sender. Owners of lists send unsigned,
+    /// and to postmaster and abuse anybody may write in any way (RFC 5321 4.5.1, RFC 2142 2).
+    fn is_never_sender(&self, address: &Mailbox) -> Result<bool, TableError> {
+        let local = address.local().to_lowercase();
+        if !self.senders.signs_all(address.domain()) || self.senders.returned(address)?.is_some() {
+            return Ok(false);
+        }
+        let bare = self.bare(&local);
+        if bare == "postmaster" || bare == "abuse" {
+            return Ok(false);
+        }
+        let is_owner = bare.starts_with(residents::OWNER) && self.aliases.find(bare)?.is_some();
+        Ok(!is_owner)
+    }
+
     /// The final destinations, for a message of no sender in particular. Never empty if `Ok`; see
     /// [`Router::expand_into`].
     pub fn expand(&self, address: &Mailbox) -> Result<Vec<Leaf>, NoRoute> {
@@ -201,6 +235,16 @@ impl Router {
     /// `None`: to users of this host.
     pub fn relay(&self, domain: &Mailbox) -> Result<Option<Target>, NoRoute> {
         Ok(resolve::relay(&self.domains.find(domain.domain())?.rule, domain))
+    }
+
+    /// What the row of a domains table that sends a leaf on says of the way there; `None`: no row does.
+    pub fn relaying(&self, leaf: &Leaf) -> Result<Option<Relaying>, NoRoute> {
+        self.domains.relaying(leaf)
+    }
+
+    /// The users file of a domain, whose entry may be in a table; `None`: it has none.
+    pub fn users_file(&self, domain: &str) -> Result<Option<PathBuf>, NoRoute> {
+        self.domains.users_file(&domain.to_lowercase())
     }
 
     /// For posta-queue: hands the final destinations to `into`, one after the other, without
@@ -247,10 +291,11 @@ impl Router {
     /// What the administrator should know of the tables, for `postactl check`.
     pub fn warnings(&self) -> Vec<String> {
         let tables = self.virtual_aliases.iter().map(|table| &**table);
-        let tables = tables.chain(self.rewriting.tables()).chain(self.domains.tables());
+        let tables = tables.chain(self.rewriting.tables());
         let mut warnings: Vec<String> = std::iter::once(&*self.aliases)
             .chain(tables)
             .flat_map(|table| table.faults())
+            .chain(self.domains.faults())
             .map(|fault| fault.to_string())
             .collect();
         let root = self.settings.root_mailbox.as_str();

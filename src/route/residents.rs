@@ -16,6 +16,9 @@ use super::table::{Row, TableError};
 use super::transport::{Mailboxes, alias_file, of_alias};
 use super::{NoRoute, Step};
 
+/// What the address of a list's owner begins with.
+pub(super) const OWNER: &str = "owner-";
+
 impl Walk<'_> {
     /// Follows an address of a domain with users.
     pub(super) fn user(&mut self, address: &Mailbox, users: &Users, mailboxes: &Mailboxes<'_>) -> bool {
@@ -103,7 +106,6 @@ impl Walk<'_> {
     /// The owner of a list: `owner-list` beside `list` gets what can't be delivered of it
     /// (aliases(5), RFC 5321 3.9.2).
     fn owner(&self, address: &Mailbox, name: &str) -> Result<Option<Mailbox>, TableError> {
-        const OWNER: &str = "owner-";
         if self.reach == Reach::First || name.starts_with(OWNER) {
             return Ok(None);
         }

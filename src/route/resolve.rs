@@ -272,7 +272,7 @@ impl<'r> Walk<'r> {
         let sender = match (self.owners.last(), &self.sender) {
             (_, None) => None,
             (Some((list, owner)), _) => Some(self.router.senders.of_list(list, owner, &leaf.address)),
-            (None, Some(sender)) if unknown => {
+            (None, Some(sender)) if unknown || self.router.senders.signs_all(sender.domain()) => {
                 let is_forwarded = self.is_forwarded || !self.chain.is_empty();
                 let copy = Copy { sender, is_ours: self.router.has_rule(sender), is_forwarded };
                 match self.router.senders.of_copy(&copy) {
@@ -454,12 +454,51 @@ mod tests {
         }
 
         fn judge(&self, address: &str) -> String {
-            match self.router.judge(&at(address)) {
+            self.judge_from("a@x.example", address)
+        }
+
+        fn judge_from(&self, sender: &str, address: &str) -> String {
+            match self.router.judge_from(&ReversePath::parse(sender, true).unwrap(), &at(address)) {
                 Judgement::Open => "open".into(),
                 Judgement::ClientsOnly => "clients".into(),
+                Judgement::Unsent => "unsent".into(),
                 Judgement::No(why) => why.status.to_string(),
             }
         }
+    }
+
+    #[test]
+    fn a_bounce_of_nothing_is_known_by_its_address() {
+        let aliases = "news: bin@any.example, bob@far.example\nowner-news: bin\n";
+        let signing = |settings: &mut Settings| {
+            settings.signed_senders = vec!["any.example".into(), "system.example".into()];
+            let fate = DomainFate::Users { users: Users::System, mailbox: None, owner: None };
+            settings.domains.push(DomainRule::new("system.example", fate));
+        };
+        let house = |refuse| {
+            house("", aliases, |settings| {
+                signing(settings);
+                settings.refuse_unsigned_bounces = refuse;
+            })
+        };
+        let (taking, refusing) = (house(false), house(true));
+        let to_relay = |house: &House| house.sent("ann@any.example", "x@relay.example").unwrap().remove(0);
+        assert_eq!(to_relay(&taking), "x@relay.example");
+        // All of its mail is signed, or the bounces of some would not come back.
+        let signed = to_relay(&refusing).replace("x@relay.example from ", "");
+        assert!(signed.starts_with("prvs="), "{signed}");
+        for taken in [&*signed, "postmaster@any.example", "Abuse+x@any.example", "x@relay.example"] {
+            assert_eq!(refusing.judge_from("", taken), "open", "{taken}");
+        }
+        for owner in ["owner-news@system.example", "Owner-News+bob=far.example@system.example"] {
+            assert_eq!(refusing.judge_from("", owner), "open", "{owner}");
+        }
+        for unsent in ["ann@any.example", "owner-ann@any.example", "bin@system.example"] {
+            assert_eq!(refusing.judge_from("", unsent), "unsent", "{unsent}");
+            assert_eq!(refusing.judge(unsent), "open", "{unsent}");
+            assert_eq!(taking.judge_from("", unsent), "open", "{unsent}");
+        }
+        assert_eq!(refusing.judge_from("", &signed.replace("ann", "eve")), "5.7.1");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Senders {
     srs_domain: Option<String>,
     verp: Vec<String>,
     signed: Vec<String>,
+    /// Bounces are taken at signed addresses only.
+    refuses_unsigned: bool,
     delimiter: char,
     keys: Watched<Keys>,
 }
@@ -54,6 +56,7 @@ impl Senders {
             srs_domain: Some(settings.srs_domain.to_lowercase()).filter(|domain| !domain.is_empty()),
             verp: lower(&settings.verp),
             signed: lower(&settings.signed_senders),
+            refuses_unsigned: settings.refuse_unsigned_bounces,
             delimiter: settings.delimiter.chars().next().unwrap_or('+'),
             keys: Watched::new(settings.key.clone(), Absent::Failure, Keys::parse),
         }
@@ -75,10 +78,21 @@ impl Senders {
             }
             return Ok(sender);
         }
-        if self.signed.iter().any(|signed| signed == domain) {
+        // What comes back from a filter has been signed already.
+        if self.signs(domain) && !is_tagged(copy.sender.local(), tags::PRVS) {
             return Ok(tags::sign(copy.sender, &*self.keys.get()?, today()));
         }
         Ok(None)
+    }
+
+    /// Whether every sender of a domain is signed, wherever its mail goes: then nothing but forgeries can
+    /// come back to one that is not.
+    pub(super) fn signs_all(&self, domain: &str) -> bool {
+        self.refuses_unsigned && self.signs(domain)
+    }
+
+    fn signs(&self, domain: &str) -> bool {
+        self.signed.iter().any(|signed| signed == domain)
     }
 
     /// The sender of a copy of the list that has this owner.
@@ -97,7 +111,7 @@ impl Senders {
                 back.map(|back| back.map_or_else(|why| Returned::Refused(why.to_string()), Returned::To))
             );
         }
-        if self.signed.iter().any(|signed| signed == domain) && is_tagged(address.local(), "prvs=") {
+        if self.signs(domain) && is_tagged(address.local(), tags::PRVS) {
             let plain = tags::verify(address, &*self.keys.get()?, today());
             return Ok(
                 plain.map(|plain| plain.map_or_else(|why| Returned::Refused(why.into()), Returned::To))
@@ -164,6 +178,14 @@ mod tests {
         assert!(sent.local().starts_with("prvs="));
         assert_eq!(senders.returned(&sent).unwrap(), Some(Returned::To(sender)));
         assert_eq!(senders.returned(&at("ann@signed.example")).unwrap(), None);
+    }
+
+    #[test]
+    fn nothing_is_signed_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let senders = senders(&folder);
+        let sender = at("prvs=0123abcdef=ann@signed.example");
+        assert_eq!(senders.of_copy(&Copy { sender: &sender, is_ours: true, is_forwarded: false }), Ok(None));
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub struct Settings {
     pub domains: Vec<DomainRule>,
     /// `routing.domains`: tables with more of them.
     pub domain_tables: Vec<Source>,
+    /// `routing.users_files`: those that these may name.
+    pub users_files: Vec<PathBuf>,
+    /// `routing.logins`: the folder whose files these may name.
+    pub logins: Option<PathBuf>,
     /// `local.mailbox`
     pub mailbox: String,
     /// `local.aliases`
@@ -43,6 +47,8 @@ pub struct Settings {
     pub verp: Vec<String>,
     /// `routing.signed_senders`
     pub signed_senders: Vec<String>,
+    /// `routing.refuse_unsigned_bounces`
+    pub refuse_unsigned_bounces: bool,
     /// `routing.key`, or the default within the spool.
     pub key: PathBuf,
 }
@@ -57,6 +63,8 @@ impl Settings {
             postmaster: config.postmaster.clone(),
             domains: config.domains.clone(),
             domain_tables: routing.domains.clone(),
+            users_files: routing.users_files.clone(),
+            logins: routing.logins.clone(),
             mailbox: config.local.mailbox.clone(),
             aliases: config.local.aliases.clone(),
             delimiter: config.local.delimiter.clone(),
@@ -71,6 +79,7 @@ impl Settings {
             srs_domain: routing.srs_domain.clone(),
             verp: routing.verp.clone(),
             signed_senders: routing.signed_senders.clone(),
+            refuse_unsigned_bounces: routing.refuse_unsigned_bounces,
             key: routing.key.clone().unwrap_or_else(|| config.spool.join("key")),
         }
     }
@@ -85,6 +94,8 @@ impl Default for Settings {
             postmaster: "root".into(),
             domains: Vec::new(),
             domain_tables: Vec::new(),
+            users_files: Vec::new(),
+            logins: None,
             mailbox: "~/Maildir/".into(),
             aliases: Source::Text("/no/such/aliases".into()),
             delimiter: "+".into(),
@@ -99,6 +110,7 @@ impl Default for Settings {
             srs_domain: String::new(),
             verp: Vec::new(),
             signed_senders: Vec::new(),
+            refuse_unsigned_bounces: false,
             key: PathBuf::new(),
         }
     }

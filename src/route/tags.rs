@@ -10,7 +10,8 @@ const DIGITS: usize = 6;
 const GOOD: u64 = 7;
 /// The number of the key, which is always the same: a key file may have several.
 const KEY_NUMBER: u64 = 0;
-const PRVS: &str = "prvs=";
+/// What a signed sender begins with.
+pub(super) const PRVS: &str = "prvs=";
 
 /// VERP: the sender of a list's copy names who it was for, so that a bounce tells whose address is
 /// no good. `owner-list` and `bob@x.example` become `owner-list+bob=x.example`. `None`: that is too

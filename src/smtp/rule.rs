@@ -229,6 +229,10 @@ rules! {
         "All recipients of the message were refused."
         "See the refusals before this one: each says why."
         "Nothing.";
+    UNSIGNED_BOUNCE = "P0411" 550 (7, 1) "bounce of nothing"
+        "A bounce came to an address whose mail goes out with signed senders, and not to a signed one."
+        "Nothing: somebody has forged the address. Answers of people and programs need a sender of their own."
+        "Set routing.refuse_unsigned_bounces to false, if mail of this domain is sent from elsewhere too.";
 
     // P05: the message.
     TOO_BIG = "P0501" 552 (3, 4) "message too big"

@@ -155,6 +155,7 @@ impl Runner {
             size: MESSAGE.len() as u64,
             others: false,
             target: Target::Local(owner.clone()),
+            terms: Default::default(),
             recipients: places.iter().enumerate().map(recipient).collect(),
         }
     }

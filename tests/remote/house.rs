@@ -178,6 +178,7 @@ pub fn request(target: Target, recipients: &[&str], message: &[u8]) -> Request {
         size: message.len() as u64,
         others: false,
         target,
+        terms: Default::default(),
         recipients: (10..).zip(recipients).map(rcpt).collect(),
     }
 }

@@ -85,7 +85,7 @@ fn serve(signals: &Signals, file: Option<&Path>, config: &Config) -> io::Result<
     let smtpd = smtpd_user(config)?;
     privilege::raise_open_files()?;
     let listener = listen(config, smtpd.as_ref())?;
-    let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, secret));
+    let sources = Arc::new(Sources::new(config, secret));
     let quarters = quarters::move_in(config, &needs(config, &sources))?;
     let mut peers = vec![0, users::current().1];
     peers.extend(smtpd.map(|account| account.uid));
@@ -164,7 +164,7 @@ impl Office {
                 return true;
             }
         };
-        let sources = Arc::new(Sources::new(&config.hostname, &config.domains, &config.auth, self.secret));
+        let sources = Arc::new(Sources::new(&config, self.secret));
         if let Some(lack) = self.quarters.lack(&needs(&config, &sources)) {
             info!("{lack}: ending, to be started again with it");
             return false;

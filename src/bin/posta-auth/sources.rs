@@ -16,7 +16,7 @@ use posta::sasl::keys::{Keys, hmac};
 use posta::sasl::mechanism::Mechanism;
 use posta::sasl::{Credentials, Fault};
 
-use posta::config::{Auth, DomainFate, DomainRule, Users};
+use posta::config::{Auth, Config, DomainFate, DomainRule, Users};
 
 use crate::dovecot;
 use crate::password::Password;
@@ -30,6 +30,8 @@ const NO_ACCOUNT: &str = "$y$j9T$vmRDyL0dNWlCq2vVFVZv8/$V2tsfbQhYBEmMBnBFBUqpnlB
 pub struct Sources {
     hostname: String,
     domains: Vec<DomainRule>,
+    /// Users files of domains that only tables have.
+    more_files: Vec<PathBuf>,
     auth: Auth,
     files: UsersFiles,
     /// Of the account that was looked at last: the others will be hashed likewise.
@@ -109,11 +111,12 @@ impl Why {
 impl Sources {
     /// As the configuration has them. `secret` must be the same after a restart, or an outsider could tell
     /// decoys by their salts.
-    pub fn new(hostname: &str, domains: &[DomainRule], auth: &Auth, secret: [u8; 32]) -> Sources {
+    pub fn new(config: &Config, secret: [u8; 32]) -> Sources {
         Sources {
-            hostname: hostname.to_string(),
-            domains: domains.to_vec(),
-            auth: auth.clone(),
+            hostname: config.hostname.clone(),
+            domains: config.domains.clone(),
+            more_files: config.routing.users_files.clone(),
+            auth: config.auth.clone(),
             files: UsersFiles::default(),
             usual_account: Mutex::new(Password::Crypt(NO_ACCOUNT.to_string())),
             secret,
@@ -130,6 +133,9 @@ impl Sources {
                 files.push(file.clone());
             }
         }
+        let named = self.more_files.iter().filter(|file| !files.contains(file));
+        let more: Vec<PathBuf> = named.cloned().collect();
+        files.extend(more);
         files
     }
 
@@ -153,13 +159,19 @@ impl Sources {
     }
 
     /// Who a login is. One without a domain is looked for in the domain of this host's name, then in the
-    /// domain that the name lies in, then among this host's accounts.
+    /// domain that the name lies in, then among this host's accounts. One of a domain that only a table
+    /// has is looked for by its whole name in the users files of those: this program reads no tables.
     pub fn account(&self, login: &str) -> Account {
         let parted = login.rsplit_once('@').map(|(local, domain)| (local, parse_domain(domain).ok()));
-        let (local, rule) = match parted {
-            Some((local, domain)) => (local, domain.and_then(|domain| self.domain(&domain))),
+        let (local, rule) = match &parted {
+            Some((local, domain)) => (*local, domain.as_ref().and_then(|domain| self.domain(domain))),
             None => (login, self.own_domain()),
         };
+        if let (None, Some((local, Some(domain)))) = (rule, &parted)
+            && let Some(account) = self.of_more_files(local, domain)
+        {
+            return account;
+        }
         let place = match (&self.auth.dovecot, rule.map(|rule| &rule.fate)) {
             // Who would be found by a part of it had as many names as there are domains, and each its own
             // count of wrong passwords.
@@ -172,6 +184,20 @@ impl Sources {
         let domain = rule.map(|rule| rule.domain.clone()).unwrap_or_default();
         let full = if rule.is_some() { format!("{local}@{domain}") } else { login.to_string() };
         Account { full, local: local.to_string(), domain, place }
+    }
+
+    /// The account of that very name in a users file of `routing.users_files`. A domain with an entry in
+    /// posta.toml has none there.
+    fn of_more_files(&self, local: &str, domain: &str) -> Option<Account> {
+        if self.auth.dovecot.is_some() || self.rule(|rule| rule.domain == domain).is_some() {
+            return None;
+        }
+        let has = |path: &&PathBuf| self.files.get(path).is_ok_and(|file| file.has_whole(local, domain));
+        // Who is in none may be in the one that can't be read.
+        let unable = |path: &&PathBuf| self.files.get(path).is_err();
+        let path = self.more_files.iter().find(has).or_else(|| self.more_files.iter().find(unable))?;
+        let (local, domain) = (local.to_string(), domain.to_string());
+        Some(Account { full: format!("{local}@{domain}"), local, domain, place: Place::File(path.clone()) })
     }
 
     fn rule(&self, fits: impl Fn(&DomainRule) -> bool) -> Option<&DomainRule> {
@@ -347,6 +373,14 @@ mod tests {
         DomainRule::new(domain, DomainFate::Users { users, mailbox: None, owner: None })
     }
 
+    fn sources_of(domains: &[DomainRule], auth: &Auth, more_files: Vec<PathBuf>) -> Sources {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut config = posta::config::load(Some(file.path())).unwrap();
+        (config.hostname, config.domains) = ("mail.example.org".into(), domains.to_vec());
+        (config.auth, config.routing.users_files) = (auth.clone(), more_files);
+        Sources::new(&config, [7; 32])
+    }
+
     fn sources(text: &str) -> (tempfile::TempDir, Sources) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("users");
@@ -357,7 +391,7 @@ mod tests {
             users("any.example", Users::Any),
             DomainRule::new("*", DomainFate::RelayMx),
         ];
-        (folder, Sources::new("mail.example.org", &rules, &auth(), [7; 32]))
+        (folder, sources_of(&rules, &auth(), vec![]))
     }
 
     fn check(sources: &Sources, login: &str, password: &str) -> Verdict {
@@ -376,8 +410,27 @@ mod tests {
             assert_eq!(account(nowhere).place, Place::Nowhere, "{nowhere}");
         }
         let only_system = [users("other.example", Users::System)];
-        let sources = Sources::new("mail.example.org", &only_system, &auth(), [7; 32]);
+        let sources = sources_of(&only_system, &auth(), vec![]);
         assert_eq!(sources.account("a").full, "a@other.example");
+    }
+
+    #[test]
+    fn users_of_domains_that_only_tables_have_are_known_by_their_whole_names() {
+        let (folder, file) = (tempfile::tempdir().unwrap(), |name: &str| PathBuf::from(name));
+        let path = folder.path().join("customers");
+        std::fs::write(&path, "a@row.example:{PLAIN}x\nb:{PLAIN}y\na@shell.example:{PLAIN}x\n").unwrap();
+        let rules = [users("shell.example", Users::System)];
+        let sources = sources_of(&rules, &auth(), vec![path.clone()]);
+        assert_eq!(sources.files(), std::slice::from_ref(&path));
+        assert_eq!(check(&sources, "a@row.example", "x"), Verdict::Right("a@row.example".into()));
+        assert_eq!(check(&sources, "a@row.example", "y"), Verdict::Wrong(Why::Password));
+        for nobody in ["b@row.example", "a@other.example", "a@a@row.example"] {
+            assert_eq!(check(&sources, nobody, "y"), Verdict::Wrong(Why::Unknown), "{nobody}");
+        }
+        assert_eq!(sources.account("a@shell.example").place, Place::System);
+        let lost = sources_of(&rules, &auth(), vec![path, file("/no/such")]);
+        assert_eq!(check(&lost, "a@row.example", "x"), Verdict::Right("a@row.example".into()));
+        assert!(matches!(check(&lost, "c@row.example", "x"), Verdict::Unable(_)));
     }
 
     #[test]
@@ -438,9 +491,7 @@ mod tests {
 
     #[test]
     fn scram_is_taken_where_it_works_for_all() {
-        let with = |domains: &[DomainRule], auth: &Auth| {
-            Sources::new("mail.example.org", domains, auth, [7; 32]).mechanisms()
-        };
+        let with = |domains: &[DomainRule], auth: &Auth| sources_of(domains, auth, vec![]).mechanisms();
         let (_folder, all_keys) = sources("a:{PLAIN}x\n");
         let file = users("example.org", Users::File(all_keys.files().remove(0)));
         let simple = [Mechanism::Plain, Mechanism::Login];

@@ -78,6 +78,11 @@ impl UsersFile {
     pub fn find(&self, local: &str, domain: &str) -> Option<&Entry> {
         self.entries.get(&format!("{local}@{domain}")).or_else(|| self.entries.get(local))
     }
+
+    /// Whether somebody is in it by the whole name `local@domain`.
+    pub fn has_whole(&self, local: &str, domain: &str) -> bool {
+        self.entries.contains_key(&format!("{local}@{domain}"))
+    }
 }
 
 fn read_entry(field: &str, extra: &str) -> Result<Entry, String> {

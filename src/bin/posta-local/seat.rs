@@ -100,6 +100,7 @@ mod tests {
             size: 0,
             others: false,
             target: Target::Local(owner.clone()),
+            terms: Default::default(),
             recipients: places.iter().map(recipient).collect(),
         }
     }

@@ -43,6 +43,7 @@ impl Message {
             size: self.entry.size,
             others: served.len() < envelope.recipients.len(),
             target: first.leaf.target.clone(),
+            terms: first.relaying.as_ref().map(|relaying| relaying.terms.clone()).unwrap_or_default(),
             recipients,
         })
     }

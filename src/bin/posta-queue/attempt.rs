@@ -47,6 +47,9 @@ impl Runner {
             .filter(|n| message.place == Place::New && message.targets[*n as usize].is_final())
             .collect();
         ended.into_iter().for_each(|n| self.log_target(&message, n, now));
+        let astray = |n: &u32| message.targets[*n as usize].astray;
+        let astray: Vec<u32> = (0..message.targets.len() as u32).filter(astray).collect();
+        astray.into_iter().for_each(|n| self.log_target(&message, n, now));
         self.rest(&mut message, resting, now);
         for (n, why) in message.unresolved.clone() {
             self.log_unresolved(&message, n, &why, now);

@@ -3,7 +3,7 @@
 //! Done by a few threads, so that a slow disk or a name service that hangs holds up neither the
 //! schedule nor each other for long.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +16,7 @@ use posta::mail::status::Status;
 
 use posta::courier::request::{Leaf, Target as Where};
 
-use posta::route::{Failure, Router};
+use posta::route::{Failure, NoRoute, Relaying, Router};
 use posta::spool::{Place, Record, Spool, SpoolError};
 
 use crate::message::{Message, News, Target};
@@ -130,6 +130,7 @@ pub fn open(spool: &Spool, router: &Router, id: Id, place: Place) -> Result<Mess
         take_new_ways(&mut message, router);
     }
     expand(&mut message, router, now());
+    ask_terms(&mut message, router, now());
     Ok(message)
 }
 
@@ -181,6 +182,35 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
                 }
             }
         }
+    }
+}
+
+/// What the tables say of the way to a relay.
+type Said = Result<Option<Arc<Relaying>>, NoRoute>;
+
+/// Asks what the tables say of the way to each relay. Where they can't say now, nothing is tried: what is
+/// meant for TLS only must not go without.
+fn ask_terms(message: &mut Message, router: &Router, now: u64) {
+    // By domain and relay: a list has many members in few places.
+    let mut said: HashMap<(String, Where), Said> = HashMap::new();
+    let mut astray = Vec::new();
+    for (n, target) in (0..).zip(&mut message.targets).filter(|(_, target)| !target.is_final()) {
+        if matches!(target.leaf.target, Where::Local(_)) {
+            continue;
+        }
+        let key = (target.leaf.address.domain().to_string(), target.leaf.target.clone());
+        let ask = || router.relaying(&target.leaf).map(|said| said.map(Arc::new));
+        match said.entry(key).or_insert_with(ask) {
+            Ok(relaying) => target.relaying = relaying.clone(),
+            Err(why) => {
+                target.astray = true;
+                astray.push((n, why.clone()));
+            }
+        }
+    }
+    // The domain was found before: whatever is wrong now is mended one day.
+    for (n, why) in astray {
+        message.hear(n, News::ours(Status::new(4, 3, 5), why.text), now);
     }
 }
 

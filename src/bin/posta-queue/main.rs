@@ -295,7 +295,9 @@ fn reload(
             let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             make_key(router, spool);
-            let _ = events.send(Event::Rules(settings::rules(&config)));
+            let spacings = rate::Spacings::new(&config.domains);
+            // A runner that is gone already needs no rules.
+            let _ = events.send(Event::Rules(settings::rules(&config), spacings));
             sink::set(config.log.level);
             log::info!("configuration read again");
             Some(config)

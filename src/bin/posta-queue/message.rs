@@ -9,11 +9,12 @@ use posta::mail::status::{Fate, Status};
 use posta::courier::report::Outcome;
 use posta::courier::request::{Leaf, MAX_RECIPIENTS};
 
-use posta::route::NoRoute;
+use posta::route::{NoRoute, Relaying};
 use posta::spool::{Entry, Place, Record};
 
 use crate::destination::{hash, of_target};
 use crate::forward::Onward;
+use crate::rate::spacing;
 use crate::schedule::Part;
 use crate::wishes::Granted;
 
@@ -52,6 +53,10 @@ pub struct Target {
     pub recipient: u32,
     /// Where it goes.
     pub leaf: Leaf,
+    /// What the row of a table says of the way there. As the table says now: it is in no journal.
+    pub relaying: Option<Arc<Relaying>>,
+    /// The tables can't say it now: it is not tried.
+    pub astray: bool,
     /// Nothing yet, or what was said last.
     pub news: Option<News>,
     /// The sender has been told of its end, or is not to be.
@@ -61,7 +66,7 @@ pub struct Target {
 impl Target {
     /// A target that nothing is known of yet.
     pub fn new(recipient: u32, leaf: Leaf) -> Target {
-        Target { recipient, leaf, news: None, reported: false }
+        Target { recipient, leaf, relaying: None, astray: false, news: None, reported: false }
     }
 
     /// Delivered or given up: not to be tried any more.
@@ -207,9 +212,10 @@ impl Message {
         self.targets.push(target);
     }
 
-    /// What is to be tried, as parts of one destination, one sender and at most 100 recipients each.
+    /// What is to be tried, as parts of one destination on the same terms, one sender and at most 100
+    /// recipients each.
     pub fn parts(&self) -> Vec<Part> {
-        self.parts_of(|_, target| !target.is_final())
+        self.parts_of(|_, target| !target.is_final() && !target.astray)
     }
 
     /// Of these what came to the message in this attempt and is in no job yet. From now on it is.
@@ -225,17 +231,19 @@ impl Message {
 
     fn parts_of(&self, wanted: impl Fn(u32, &Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let mut open: HashMap<(String, Option<&Mailbox>), usize> = HashMap::new();
+        let mut open: HashMap<(String, Option<&Mailbox>, Option<&Relaying>), usize> = HashMap::new();
         for (n, target) in (0..).zip(&self.targets).filter(|(n, t)| wanted(*n, t)) {
             let (hand, destination) = of_target(&target.leaf.target);
-            let together = (destination, target.leaf.sender.as_ref());
+            let relaying = target.relaying.as_deref();
+            let together = (destination, target.leaf.sender.as_ref(), relaying);
             let at = open.get(&together).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
             match at {
                 Some(at) => parts[at].targets.push(n),
                 None => {
                     let destination = together.0.clone();
                     open.insert(together, parts.len());
-                    parts.push(Part { hand, destination, targets: vec![n] });
+                    let spacing = relaying.and_then(|relaying| spacing(relaying.messages_per_minute));
+                    parts.push(Part { hand, destination, targets: vec![n], spacing });
                 }
             }
         }
@@ -303,6 +311,7 @@ pub mod tests {
     use posta::mail::id::Id;
 
     use posta::courier::request::{Owner, Target as Where};
+    use posta::courier::terms::Terms;
 
     use crate::turns::Job;
 
@@ -346,6 +355,22 @@ pub mod tests {
             message.add(Target::new(n, Leaf { address, target, place: None, sender: None }));
         }
         message
+    }
+
+    #[test]
+    fn what_goes_on_other_terms_goes_in_another_job_and_what_nobody_knows_in_none() {
+        let all = ["a@one", "b@one", "c@one", "d@one"].map(|address| (address, ""));
+        let mut message = sample("s@x", &all);
+        let relaying = |name: &str| {
+            let terms = Terms { login: Some(name.into()), ..Terms::default() };
+            Some(Arc::new(Relaying { terms, messages_per_minute: 6 }))
+        };
+        message.targets[0].relaying = relaying("/a");
+        message.targets[2].relaying = relaying("/a");
+        message.targets[3].astray = true;
+        let parts = message.parts();
+        let targets: Vec<_> = parts.iter().map(|part| (part.targets.as_slice(), part.spacing)).collect();
+        assert_eq!(targets, [(&[0, 2][..], Some(10_000_000)), (&[1][..], None)]);
     }
 
     #[test]
@@ -440,6 +465,7 @@ pub mod tests {
         let message = sample("s@x", &[("a@local", ""), ("b@two", "")]);
         let part = message.parts().remove(0);
         let job = Job {
+            spacing: None,
             number: 1,
             id: message.entry.id,
             hand: part.hand,

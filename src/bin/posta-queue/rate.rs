@@ -8,6 +8,11 @@ use posta::courier::request::Target;
 use crate::destination::of_target;
 use crate::schedule::SECOND;
 
+/// The time from one job to the next where there are so many a minute, in microseconds; 0: none.
+pub fn spacing(messages_per_minute: u32) -> Option<u64> {
+    (60 * SECOND).checked_div(u64::from(messages_per_minute))
+}
+
 /// The least time between the begins of two jobs for one destination, in microseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spacings {
@@ -21,8 +26,8 @@ impl Spacings {
     /// From the entries of `[domains]`.
     pub fn new(rules: &[DomainRule]) -> Spacings {
         let mut spacings = Spacings::default();
-        for rule in rules.iter().filter(|rule| rule.messages_per_minute > 0) {
-            let spacing = 60 * SECOND / u64::from(rule.messages_per_minute);
+        for rule in rules {
+            let Some(spacing) = spacing(rule.messages_per_minute) else { continue };
             let name = match &rule.fate {
                 DomainFate::RelayMx if rule.domain == "*" => {
                     spacings.others = Some(spacing);

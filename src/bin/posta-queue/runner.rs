@@ -25,6 +25,7 @@ use crate::dispatch::Line;
 use crate::ingest::Ingest;
 use crate::message::{Message, News};
 use crate::pace::Rules;
+use crate::rate::Spacings;
 use crate::schedule::{SECOND, Schedule};
 use crate::turns::{Ending, Job};
 use crate::wishes::{Pass, Wish};
@@ -94,7 +95,7 @@ pub enum Event {
     /// What is known of one message is wanted.
     Find(Id, Sender<Option<Listing>>),
     /// New rules from the configuration.
-    Rules(Rules),
+    Rules(Rules, Spacings),
     /// Finish what is under way and go.
     Terminate,
     /// Nothing: look at the clock.
@@ -246,7 +247,10 @@ impl Runner {
             Event::Order(order, answers) => self.order(order, answers),
             Event::List(answers) => self.list(&answers),
             Event::Find(id, answers) => self.find(id, &answers),
-            Event::Rules(rules) => self.rules = rules,
+            Event::Rules(rules, spacings) => {
+                self.rules = rules;
+                self.schedule.settings.spacings = spacings;
+            }
             Event::Terminate => self.terminate(),
             Event::Tick => {}
         }
@@ -374,6 +378,8 @@ impl Runner {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use posta::config::{DomainFate, DomainRule};
+
     use crate::stage::Stage;
 
     use super::*;
@@ -401,6 +407,17 @@ mod tests {
         runner.hear(unreadable(cur, Place::Cur));
         assert_eq!(runner.schedule.next_open(now()), None);
         assert_eq!(runner.schedule.next_open(now() + FILE_AGAIN), Some((cur, Place::Cur)));
+    }
+
+    #[test]
+    fn rates_that_were_read_again_hold_at_once() {
+        let stage = Stage::new();
+        let (events, _heard) = channel();
+        let mut runner = stage.runner(&events);
+        assert_eq!(runner.schedule.settings.spacings.of("x.example"), None);
+        let slow = DomainRule { messages_per_minute: 60, ..DomainRule::new("*", DomainFate::RelayMx) };
+        runner.hear(Event::Rules(runner.rules.clone(), Spacings::new(&[slow])));
+        assert_eq!(runner.schedule.settings.spacings.of("x.example"), Some(crate::schedule::SECOND));
     }
 
     #[test]

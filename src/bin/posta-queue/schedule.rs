@@ -63,6 +63,8 @@ pub struct Part {
     pub destination: String,
     /// The numbers of the targets.
     pub targets: Vec<u32>,
+    /// The least time to the next job of its destination, where a row of a table says one.
+    pub spacing: Option<u64>,
 }
 
 /// What becomes of a message that was opened.
@@ -427,7 +429,7 @@ mod tests {
     }
 
     fn part(hand: Hand, destination: &str) -> Vec<Part> {
-        vec![Part { hand, destination: destination.into(), targets: vec![0] }]
+        vec![Part { hand, destination: destination.into(), targets: vec![0], spacing: None }]
     }
 
     /// Opens everything that may be opened; `to` says where each message goes.
@@ -529,6 +531,21 @@ mod tests {
         s.take_back(job.number, Hand::Remote);
         assert_eq!(jobs(&mut s, NOW + 10 * SECOND).len(), 1);
         assert_eq!(jobs(&mut s, NOW + 60 * SECOND)[0].id, id(2));
+    }
+
+    #[test]
+    fn the_rate_of_a_row_holds_for_what_comes_after_its_mail() {
+        let mut s = schedule(40, 1000);
+        (0..3).for_each(|n| s.add_fresh(id(n)));
+        for n in 0..3 {
+            let (i, _) = s.next_open(NOW).unwrap();
+            let spacing = (n == 1).then_some(10 * SECOND);
+            let part = Part { spacing, ..part(Hand::Remote, "relay").remove(0) };
+            assert_eq!(s.admit(i, vec![part], false, NOW), Admission::Admitted(vec![]));
+        }
+        assert_eq!(jobs(&mut s, NOW).iter().map(|job| job.id).collect::<Vec<_>>(), [id(0), id(1)]);
+        assert!(s.next_job(NOW + 10 * SECOND - 1).is_none());
+        assert_eq!(s.next_job(NOW + 10 * SECOND).map(|job| job.id), Some(id(2)));
     }
 
     #[test]
@@ -681,7 +698,12 @@ mod tests {
         s.add_fresh(id(1));
         s.next_open(NOW);
         let targets = vec![0, 1, 2];
-        s.admit(id(1), vec![Part { hand: Hand::Local, destination: "a".into(), targets }], false, NOW);
+        s.admit(
+            id(1),
+            vec![Part { hand: Hand::Local, destination: "a".into(), targets, spacing: None }],
+            false,
+            NOW,
+        );
         let job = s.next_job(NOW).unwrap();
         assert!(s.divide(job.number, Hand::Local));
         let mut served: Vec<u32> = jobs(&mut s, NOW).into_iter().flat_map(|j| j.targets).collect();

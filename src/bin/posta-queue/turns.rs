@@ -25,6 +25,8 @@ pub struct Job {
     pub destination: usize,
     /// The numbers of the message's targets that it serves.
     pub targets: Vec<u32>,
+    /// The least time from its begin to that of the destination's next job, if it has one of its own.
+    pub spacing: Option<u64>,
     /// A hand died while it held this message: it is tried with nothing beside it.
     pub alone: bool,
 }
@@ -75,13 +77,13 @@ impl Crew {
 impl Schedule {
     pub(crate) fn enqueue(&mut self, id: Id, part: Part, destination: usize, alone: bool) {
         self.last_job += 1;
-        let job =
-            Job { number: self.last_job, id, hand: part.hand, destination, targets: part.targets, alone };
+        let Part { hand, targets, spacing, .. } = part;
+        let job = Job { number: self.last_job, id, hand, destination, targets, spacing, alone };
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.queued += 1;
         }
         if alone {
-            self.crews[part.hand as usize].suspects.push_back(job);
+            self.crews[hand as usize].suspects.push_back(job);
             return;
         }
         self.destinations[destination].queue.push_back(job);
@@ -123,7 +125,7 @@ impl Schedule {
         };
         let destination = &mut self.destinations[job.destination];
         destination.running += 1;
-        if let Some(spacing) = self.settings.spacings.of(&destination.name) {
+        if let Some(spacing) = job.spacing.or_else(|| self.settings.spacings.of(&destination.name)) {
             destination.next_at = now + spacing;
         }
         self.line_up(job.destination);
@@ -174,10 +176,10 @@ impl Schedule {
         let running = self.crews[hand as usize].under_way.get_mut(&number);
         let Some(job) = running.filter(|job| job.targets.len() > 1) else { return false };
         let targets = job.targets.split_off(job.targets.len() / 2);
-        let (id, destination, alone) = (job.id, job.destination, job.alone);
+        let (id, destination, spacing, alone) = (job.id, job.destination, job.spacing, job.alone);
         self.take_back(number, hand);
         let name = self.destinations[destination].name.clone();
-        self.enqueue(id, Part { hand, destination: name, targets }, destination, alone);
+        self.enqueue(id, Part { hand, destination: name, targets, spacing }, destination, alone);
         true
     }
 

@@ -43,7 +43,7 @@ pub fn deliver(
     let message = Message { trace: &request.trace, file, size: request.size, converted: None };
     let outcomes = vec![None; request.recipients.len()];
     let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
-    let way = settings.ways.to(&request.target, request.require_tls);
+    let way = settings.ways.to(&request.target, &request.terms, request.require_tls);
     let mut job =
         Job { office, settings, request, message, seven_bit, way, outcomes, worst, reached, cut_short };
     match candidate::language(&request.target) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use posta::courier::request::{Hop, Target};
+use posta::courier::terms::Terms;
 
 use posta::config::{DomainFate, DomainRule, RelayTls, SourceAddresses};
 use posta::net::tls_client::Demand;
@@ -47,12 +48,8 @@ impl Ways {
                 DomainFate::RelayMx if rule.domain == "*" => ways.others = way,
                 DomainFate::RelayMx => drop(ways.domains.insert(rule.domain.clone(), way)),
                 DomainFate::RelayTo(hop) | DomainFate::Lmtp(hop) => {
-                    let port = match hop {
-                        Hop::Host(_, port) | Hop::Address(_, port) => *port,
-                        Hop::Unix(_) => 0,
-                    };
                     way.login = rule.login.clone();
-                    way.implicit = port == SUBMISSIONS && way.tls.is_some();
+                    way.implicit = is_submissions(hop) && way.tls.is_some();
                     ways.hops.insert(hop.clone(), way);
                 }
                 _ => {}
@@ -61,15 +58,15 @@ impl Ways {
         ways
     }
 
-    /// The way to a target, for a message that may only go under TLS or for any other.
-    pub fn to(&self, target: &Target, require_tls: bool) -> Way {
+    /// The way to a target on these terms, for a message that may only go under TLS or for any other.
+    pub fn to(&self, target: &Target, terms: &Terms, require_tls: bool) -> Way {
         let named = match target {
             // A rule for `.example.org` is for all below it, as it is where mail is routed.
             Target::Mx(domain) => with_parents(domain).find_map(|domain| self.domains.get(domain)),
             Target::Smtp(hop) | Target::Lmtp(hop) => self.hops.get(hop),
             Target::Local(_) => None,
         };
-        let mut way = named.unwrap_or(&self.others).clone();
+        let mut way = named.unwrap_or(&self.others).clone().on(terms, target);
         if matches!(target, Target::Lmtp(Hop::Unix(_))) {
             way.tls = None;
         } else if require_tls {
@@ -81,6 +78,20 @@ impl Ways {
 }
 
 impl Way {
+    /// The same, but for what a row of a table says.
+    fn on(mut self, terms: &Terms, target: &Target) -> Way {
+        if let Some(tls) = terms.tls {
+            self.tls = demand(tls);
+            self.implicit = matches!(target, Target::Smtp(hop) | Target::Lmtp(hop) if is_submissions(hop))
+                && self.tls.is_some();
+        }
+        if terms.login.is_some() {
+            self.login = terms.login.clone();
+        }
+        self.source = terms.source.or(self.source);
+        self
+    }
+
     /// The same, in the clear: where TLS was nice to have and the host can't.
     pub fn without_tls(&self) -> Way {
         Way { tls: None, implicit: false, ..self.clone() }
@@ -93,6 +104,10 @@ impl Way {
         let SourceAddresses { four, six } = self.source;
         format!("{tls} {login} {four:?} {six:?}")
     }
+}
+
+fn is_submissions(hop: &Hop) -> bool {
+    matches!(hop, Hop::Host(_, SUBMISSIONS) | Hop::Address(_, SUBMISSIONS))
 }
 
 fn demand(tls: RelayTls) -> Option<Demand> {
@@ -130,7 +145,7 @@ mod tests {
         let sources = |four: &str| SourceAddresses { four: four.parse().ok(), six: None };
         let ways = Ways::new(&rules, RelayTls::Encrypt, sources("192.0.2.9"));
         let mx = |domain: &str| Target::Mx(domain.into());
-        let tls = |target: &Target, require| ways.to(target, require).tls;
+        let tls = |target: &Target, require| ways.to(target, &Terms::default(), require).tls;
         assert_eq!(tls(&mx("a.example"), false), Some(Demand::Certificate));
         assert_eq!(tls(&mx("deep.in.below.example"), false), Some(Demand::Certificate));
         assert_eq!(tls(&mx("plain.below.example"), false), None);
@@ -139,7 +154,7 @@ mod tests {
         assert_eq!(tls(&mx("other.example"), true), Some(Demand::Certificate));
         assert_eq!(tls(&Target::Smtp(hop("relay.example")), false), None);
         assert_eq!(tls(&Target::Lmtp(hop("unix:/run/lmtp")), true), None);
-        let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), false);
+        let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), &Terms::default(), false);
         assert_eq!(
             implicit,
             Way { tls: Some(Demand::Encryption), implicit: true, login: None, source: sources("192.0.2.9") }
@@ -149,6 +164,29 @@ mod tests {
         assert_ne!(elsewhere.key(), implicit.key(), "connections from another address are others");
         let others =
             Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May, sources(""));
-        assert_eq!(others.to(&mx("a.example"), false).tls, None);
+        assert_eq!(others.to(&mx("a.example"), &Terms::default(), false).tls, None);
+    }
+
+    #[test]
+    fn what_a_row_of_a_table_says_goes_before_the_entry_of_its_relay() {
+        let login = |name: &str| Some(PathBuf::from(name));
+        let relay = DomainRule {
+            login: login("/entry"),
+            ..rule("a.example", DomainFate::RelayTo(hop("relay.example:465")), Some(RelayTls::None))
+        };
+        let source = SourceAddresses { four: "192.0.2.9".parse().ok(), six: None };
+        let ways = Ways::new(&[relay], RelayTls::May, source);
+        let to = Target::Smtp(hop("relay.example:465"));
+        let entry = ways.to(&to, &Terms::default(), false);
+        assert_eq!((entry.login, entry.tls, entry.implicit), (login("/entry"), None, false));
+        let terms = Terms { tls: Some(RelayTls::Verify), login: login("/row"), ..Terms::default() };
+        let row = ways.to(&to, &terms, false);
+        assert_eq!((&row.login, row.tls, row.implicit), (&login("/row"), Some(Demand::Certificate), true));
+        assert_eq!(row.source, source);
+        assert_ne!(
+            row.key(),
+            ways.to(&to, &Terms::default(), false).key(),
+            "another login, another connection"
+        );
     }
 }

@@ -354,6 +354,7 @@ mod tests {
             size: 0,
             others: false,
             target: Target::Mx("d.example".into()),
+            terms: Default::default(),
             recipients: vec![rcpt],
         }
     }

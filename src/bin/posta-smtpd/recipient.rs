@@ -13,6 +13,6 @@ use crate::judge::Asker;
 
 /// Decides about a recipient.
 pub fn judge(terms: &Terms, asker: Asker<'_>, recipient: &Mailbox, now: Instant) -> Verdict {
-    let judged = || terms.router.judge(recipient);
+    let judged = || terms.router.judge_from(asker.sender, recipient);
     terms.policy.recipient(asker.client, asker.sender, recipient, judged, now)
 }

@@ -35,7 +35,7 @@ impl Files {
         match self {
             Files::Nothing => Stamp::of(Vec::new()),
             Files::Tls(files) => files.stamp(),
-            Files::Logins(paths) => Stamp::of(paths.clone()),
+            Files::Logins(paths) => relay_logins::stamp(paths),
         }
     }
 

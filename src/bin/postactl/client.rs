@@ -52,7 +52,9 @@ pub fn trace(asker: Asker<'_>, config: &Config, router: &Router) -> Result<Trace
     let questions: [(&str, &dyn Fn() -> Verdict); 3] = [
         ("CONNECT", &|| policy.connection(&client, now)),
         ("MAIL", &|| policy.sender(&client, &helo, sender, now)),
-        ("RCPT", &|| policy.recipient(&client, sender, recipient, || router.judge(recipient), now)),
+        ("RCPT", &|| {
+            policy.recipient(&client, sender, recipient, || router.judge_from(sender, recipient), now)
+        }),
     ];
     let mut trace = Trace {
         rows: policy.findings(&client, &helo, sender, recipient, now),

@@ -12,7 +12,7 @@ use posta::courier::request::{Hop, Leaf, Owner, Place, Target};
 
 use posta::config::{Config, DomainFate, DomainRule, RelayTls};
 
-use posta::route::{Judgement, NoRoute, Router, Settings, Step};
+use posta::route::{Judgement, NoRoute, Router, Settings, Step, with_parents};
 
 use crate::Refusal;
 use crate::client::{self, Asker, Trace};
@@ -41,8 +41,9 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
         _ => acceptance(router.judge(&address)),
     };
     let (steps, end) = router.explain(&address, &from);
+    let ways: Vec<_> = end.iter().flatten().map(|leaf| tls(leaf, config, &router)).collect();
     if question.json {
-        let mut object = object(&address, &taken, &steps, &end, config);
+        let mut object = object(&address, &taken, &steps, &end, &ways);
         object["client"] = trace.as_ref().map(Trace::object).unwrap_or_default();
         println!("{object}");
     } else {
@@ -50,12 +51,8 @@ pub fn why(words: &[String], config: &Config) -> Result<u8, Refusal> {
         println!("{taken}");
         steps.iter().for_each(|step| println!("{}", step.what));
         match &end {
-            Ok(leaves) => leaves.iter().for_each(|leaf| {
-                println!(
-                    "-> {}{}",
-                    destination(leaf),
-                    tls(&leaf.target, config).map(said).unwrap_or_default()
-                );
+            Ok(leaves) => leaves.iter().zip(&ways).for_each(|(leaf, tls)| {
+                println!("-> {}{}", destination(leaf), tls.map(said).unwrap_or_default());
             }),
             Err(none) => println!("-> nowhere: {none}"),
         }
@@ -73,11 +70,11 @@ fn object(
     taken: &str,
     steps: &[Step],
     end: &Result<Vec<Leaf>, NoRoute>,
-    config: &Config,
+    ways: &[Option<RelayTls>],
 ) -> Value {
     let step =
         |step: &Step| json!({ "what": step.what, "table": step.table, "line": step.line, "key": step.key });
-    let ways = end.iter().flatten().map(|leaf| tls(&leaf.target, config).map(word));
+    let ways = ways.iter().map(|tls| tls.map(RelayTls::word));
     let leads_to: Vec<String> = end.iter().flatten().map(destination).collect();
     json!({
         "address": address.to_string(),
@@ -133,38 +130,33 @@ fn acceptance(judgement: Judgement) -> String {
         Judgement::ClientsOnly => {
             "taken only from clients that may relay (smtpd.relay_from, or a login)".into()
         }
+        Judgement::Unsent => {
+            "taken only from clients that may relay: nothing was sent that this could be a bounce of".into()
+        }
         Judgement::No(no) => format!("not taken: {no}"),
     }
 }
 
 /// What is asked of the way to a target, as posta-remote asks it; none for mailboxes of this host and
 /// for sockets of it.
-fn tls(target: &Target, config: &Config) -> Option<RelayTls> {
-    let is_its = |rule: &&DomainRule| match (target, &rule.fate) {
-        (Target::Mx(domain), DomainFate::RelayMx) => rule.domain == *domain,
-        (Target::Smtp(hop) | Target::Lmtp(hop), DomainFate::RelayTo(its) | DomainFate::Lmtp(its)) => {
-            hop == its
-        }
-        _ => false,
+fn tls(leaf: &Leaf, config: &Config, router: &Router) -> Option<RelayTls> {
+    let of_domain = |name: &str| {
+        let mut rules = config.domains.iter();
+        rules.find(|rule| rule.domain == name && rule.fate == DomainFate::RelayMx)
     };
-    let for_all = |rule: &&DomainRule| rule.domain == "*" && rule.fate == DomainFate::RelayMx;
-    match target {
-        Target::Local(_) | Target::Lmtp(Hop::Unix(_)) => None,
-        _ => {
-            let rule = config.domains.iter().find(is_its).or_else(|| config.domains.iter().find(for_all));
-            Some(rule.and_then(|rule| rule.tls).unwrap_or(config.remote.tls))
-        }
-    }
-}
-
-/// As the setting has it.
-fn word(tls: RelayTls) -> &'static str {
-    match tls {
-        RelayTls::None => "none",
-        RelayTls::May => "may",
-        RelayTls::Encrypt => "encrypt",
-        RelayTls::Verify => "verify",
-    }
+    let of_hop = |hop: &Hop| {
+        let is_its = |rule: &&DomainRule| matches!(&rule.fate, DomainFate::RelayTo(its) | DomainFate::Lmtp(its) if its == hop);
+        config.domains.iter().find(is_its)
+    };
+    let entry = match &leaf.target {
+        Target::Local(_) | Target::Lmtp(Hop::Unix(_)) => return None,
+        Target::Mx(domain) => with_parents(domain).find_map(of_domain),
+        Target::Smtp(hop) | Target::Lmtp(hop) => of_hop(hop),
+    };
+    // A row that can't be looked up now has been reported as a step, or will be when mail goes there.
+    let row = router.relaying(leaf).ok().flatten().and_then(|said| said.terms.tls);
+    let entry = entry.or_else(|| of_domain("*")).and_then(|rule| rule.tls);
+    Some(row.or(entry).unwrap_or(config.remote.tls))
 }
 
 fn said(tls: RelayTls) -> &'static str {

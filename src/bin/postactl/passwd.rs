@@ -20,6 +20,7 @@ use posta::config::nearest::did_you_mean;
 use posta::config::{Config, DomainFate, Users};
 
 use crate::Refusal;
+use crate::explain::router;
 
 /// How a new password is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,12 @@ fn options(words: &[String]) -> Result<(Scheme, &str), Refusal> {
 fn users_file(config: &Config, domain: &str) -> Result<PathBuf, Refusal> {
     let refusal = |what: String| Err(Refusal(sysexits::CONFIG, what));
     let Some(rule) = config.domains.iter().find(|rule| rule.domain == domain) else {
+        // A table may have the domain.
+        if let Some(file) =
+            router(config).users_file(domain).map_err(|why| Refusal(sysexits::TEMPFAIL, why.to_string()))?
+        {
+            return Ok(file);
+        }
         return refusal(format!(
             "{domain} is no domain of this host; name it under [domains] with users = \"/path/of/a/users/file\""
         ));

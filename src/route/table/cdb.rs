@@ -59,6 +59,13 @@ impl Cdb {
         Cdb { path: path.to_path_buf(), name: path.display().to_string().into(), held: Mutex::new(None) }
     }
 
+    fn failed(&self, fault: Fault) -> TableError {
+        match fault {
+            Fault::Content(why) => TableError::Cdb { path: self.path.clone(), why },
+            Fault::Read(why) => TableError::unreadable(&self.path, &why),
+        }
+    }
+
     /// The file that is in the path now.
     fn database(&self) -> Result<Arc<Database>, TableError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,14 +89,19 @@ impl Cdb {
 
 impl Lookup for Cdb {
     fn find(&self, key: &str) -> Result<Option<Row>, TableError> {
-        let broken = |why| TableError::Cdb { path: self.path.clone(), why };
-        let found = self.database()?.find(key.as_bytes()).map_err(|fault| match fault {
-            Fault::Content(why) => broken(why),
-            Fault::Read(why) => TableError::unreadable(&self.path, &why),
-        })?;
+        let found = self.database()?.find(key.as_bytes()).map_err(|fault| self.failed(fault))?;
         let Some(value) = found else { return Ok(None) };
-        let value = String::from_utf8(value).map_err(|_| broken("a value is no UTF-8"))?;
+        let value =
+            String::from_utf8(value).map_err(|_| self.failed(Fault::Content("a value is no UTF-8")))?;
         Ok(Some(Row { value: value.into(), table: self.name.clone(), line: None }))
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&str, &Row)) -> Result<(), TableError> {
+        let shown = self.database()?.each(&mut |key, value| {
+            let (key, value) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
+            show(&key, &Row { value: value.into(), table: self.name.clone(), line: None });
+        });
+        shown.map_err(|fault| self.failed(fault))
     }
 
     fn faults(&self) -> Vec<TableError> {
@@ -124,6 +136,26 @@ impl Database {
             }
         }
         Ok(None)
+    }
+
+    /// Shows the key and the value of every record, as they lie in the file: up to the first hash table.
+    fn each(&self, show: &mut dyn FnMut(Vec<u8>, Vec<u8>)) -> Result<(), Fault> {
+        let mut end = self.length;
+        for table in 0..256 {
+            end = end.min(u64::from(self.pair(table * 8)?.0));
+        }
+        let mut at = POINTERS;
+        while at < end {
+            let (key_length, length) = self.pair(at)?;
+            if key_length > MAX_VALUE || length > MAX_VALUE {
+                return Err(Fault::Content("a key or a value is too long"));
+            }
+            let (key_length, length) = (u64::from(key_length), u64::from(length));
+            let key = self.read(at + 8, key_length)?;
+            show(key, self.read(at + 8 + key_length, length)?);
+            at += 8 + key_length + length;
+        }
+        Ok(())
     }
 
     /// The value of the record at a position, if its key is that one.

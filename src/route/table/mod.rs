@@ -29,6 +29,12 @@ pub(super) trait Lookup: fmt::Debug + Send + Sync {
     /// error: nobody can say now.
     fn find(&self, key: &str) -> Result<Option<Row>, TableError>;
 
+    /// Shows each good row with its key, for `postactl check`. What can't be read through, a database or
+    /// a list of expressions, shows none.
+    fn each(&self, _show: &mut dyn FnMut(&str, &Row)) -> Result<(), TableError> {
+        Ok(())
+    }
+
     /// What the administrator should mend; for `postactl check`.
     fn faults(&self) -> Vec<TableError> {
         Vec::new()
@@ -101,6 +107,15 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// A row whose value is no good.
+    pub(super) fn of_row(row: &Row, key: &str, why: String) -> TableError {
+        let path = PathBuf::from(&*row.table);
+        match row.line {
+            Some(line) => TableError::Line { path, line, why },
+            None => TableError::Database { path, why: format!("{key}: {why}") },
+        }
+    }
+
     /// A file that the system doesn't give.
     pub(super) fn unreadable(path: &Path, why: &std::io::Error) -> TableError {
         TableError::Unreadable { path: path.to_path_buf(), why: why.to_string() }
@@ -128,6 +143,14 @@ pub(super) fn open_all(sources: &[Source], form: Form) -> Vec<Box<dyn Lookup>> {
 impl Lookup for Watched<Rows> {
     fn find(&self, key: &str) -> Result<Option<Row>, TableError> {
         self.get()?.find(key)
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&str, &Row)) -> Result<(), TableError> {
+        // That it can't be read is a fault of `faults`.
+        if let Ok(rows) = self.get() {
+            rows.each(show);
+        }
+        Ok(())
     }
 
     fn faults(&self) -> Vec<TableError> {

@@ -118,6 +118,17 @@ impl Rows {
         }
     }
 
+    /// Shows every good row with its key, in the order of the file.
+    pub(super) fn each(&self, show: &mut dyn FnMut(&str, &Row)) {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(_, entry)| entry.line);
+        for (key, entry) in rows {
+            if let Ok(value) = &entry.value {
+                show(key, &Row { value: value.clone(), table: self.name.clone(), line: Some(entry.line) });
+            }
+        }
+    }
+
     /// Every key with its value, in no order.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rows.iter().filter_map(|(key, entry)| Some((&**key, &**entry.value.as_ref().ok()?)))
