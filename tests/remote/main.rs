@@ -6,6 +6,7 @@
 mod certificates;
 mod dns;
 mod house;
+mod logins;
 mod nameserver;
 mod reach;
 mod sink;

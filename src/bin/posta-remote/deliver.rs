@@ -16,11 +16,13 @@ use std::time::Instant;
 
 use log::info;
 
+use posta::mail::address::ReversePath;
 use posta::mail::envelope::{BodyKind, Recipient};
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
 use posta::courier::request::{Rcpt, Request};
+use posta::sasl::client::Login;
 use posta::smtp::client::session::Mail;
 use posta::smtp::client::verdict::{Finding, Verdict};
 
@@ -43,9 +45,24 @@ pub fn deliver(
     let message = Message { trace: &request.trace, file, size: request.size, converted: None };
     let outcomes = vec![None; request.recipients.len()];
     let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
-    let way = settings.ways.to(&request.target, request.require_tls);
-    let mut job =
-        Job { office, settings, request, message, seven_bit, way, outcomes, worst, reached, cut_short };
+    let mut way = settings.ways.to(&request.target, request.require_tls);
+    let login = match choose_login(office, &mut way, &request.sender) {
+        Ok(login) => login,
+        Err(finding) => return same_for_all(request, &finding),
+    };
+    let mut job = Job {
+        office,
+        settings,
+        request,
+        message,
+        seven_bit,
+        way,
+        login,
+        outcomes,
+        worst,
+        reached,
+        cut_short,
+    };
     match candidate::language(&request.target) {
         Some(language) => {
             job.by_kept_connections(bench);
@@ -56,6 +73,17 @@ pub fn deliver(
         None => job.note(Finding::ours(Status::new(4, 3, 5), "posta-remote delivers to no mailbox"), ""),
     }
     job.report()
+}
+
+/// The login that the host wants, if it wants one: the sender's, if it has one of its own there.
+fn choose_login(office: &Office, way: &mut Way, sender: &ReversePath) -> Result<Option<Login>, Finding> {
+    let Some(file) = &way.login else { return Ok(None) };
+    let chosen = office.logins.of(file, sender).ok_or_else(|| {
+        let text = format!("there is no login for mail of <{sender}> in {}", file.display());
+        Finding::ours(Status::new(4, 3, 5), text)
+    })?;
+    way.login_of = chosen.whom;
+    Ok(Some(chosen.login))
 }
 
 /// A report that gives every recipient of a request the same outcome.
@@ -78,6 +106,8 @@ struct Job<'a> {
     seven_bit: OnceCell<Result<Option<Message<'a>>, Finding>>,
     /// What the way must be like.
     way: Way,
+    /// Who we are there, where that is asked.
+    login: Option<Login>,
     /// As many as there are recipients.
     outcomes: Vec<Option<Outcome>>,
     /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
