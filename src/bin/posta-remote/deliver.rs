@@ -42,9 +42,6 @@ pub fn deliver(
     file: &File,
     bench: &mut Bench,
 ) -> Report {
-    let message = Message { trace: &request.trace, file, size: request.size, converted: None };
-    let outcomes = vec![None; request.recipients.len()];
-    let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
     let mut way = settings.ways.to(&request.target, request.require_tls);
     let login = match choose_login(office, &mut way, &request.sender) {
         Ok(login) => login,
@@ -54,14 +51,15 @@ pub fn deliver(
         office,
         settings,
         request,
-        message,
-        seven_bit,
+        message: Message { trace: &request.trace, file, size: request.size, converted: None },
+        eight_bit: OnceCell::new(),
+        seven_bit: OnceCell::new(),
         way,
         login,
-        outcomes,
-        worst,
-        reached,
-        cut_short,
+        outcomes: vec![None; request.recipients.len()],
+        worst: None,
+        reached: false,
+        cut_short: false,
     };
     match candidate::language(&request.target) {
         Some(language) => {
@@ -101,6 +99,8 @@ struct Job<'a> {
     settings: &'a Settings,
     request: &'a Request,
     message: Message<'a>,
+    /// Whether the message has octets above 127, once that was asked.
+    eight_bit: OnceCell<Result<bool, Finding>>,
     /// For servers that take seven bits only, once one was met: the message, if it has more and can be
     /// converted.
     seven_bit: OnceCell<Result<Option<Message<'a>>, Finding>>,
@@ -190,9 +190,16 @@ impl<'a> Job<'a> {
 
     /// The message as this host can take it, and the kind of its body. Where it can't, another host may.
     fn fit(&self, connection: &Connection, bench: &mut Bench) -> Result<(&Message<'a>, BodyKind), Finding> {
-        let body = self.request.body;
-        if connection.offer().eight_bit_mime && body != BodyKind::BinaryMime {
-            return Ok((&self.message, body));
+        let (body, offer) = (self.request.body, connection.offer());
+        match body {
+            BodyKind::BinaryMime if offer.binary_mime => return Ok((&self.message, body)),
+            BodyKind::EightBitMime if offer.eight_bit_mime => return Ok((&self.message, body)),
+            BodyKind::SevenBit if offer.eight_bit_mime => {
+                // Many send eight bits and don't say so; the next host is told what it gets.
+                let body = if self.is_eight_bit(bench)? { BodyKind::EightBitMime } else { body };
+                return Ok((&self.message, body));
+            }
+            _ => {}
         }
         match self.seven_bit.get_or_init(|| self.convert(connection, bench)) {
             Err(finding) => Err(finding.clone()),
@@ -202,18 +209,24 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Whether there is an octet above 127 in the message. It is looked through once.
+    fn is_eight_bit(&self, bench: &mut Bench) -> Result<bool, Finding> {
+        let look = || self.message.is_eight_bit(&mut bench.block).map_err(|error| unreadable(&error));
+        self.eight_bit.get_or_init(look).clone()
+    }
+
     /// RFC 6152 3: what has octets above 127 is not sent to who has not said that he takes it: it is
     /// converted, or sent back.
     fn convert(&self, connection: &Connection, bench: &mut Bench) -> Result<Option<Message<'a>>, Finding> {
         let is_binary = self.request.body == BodyKind::BinaryMime;
-        let block = &mut bench.block;
-        if !is_binary && !self.message.is_eight_bit(block).map_err(|e| unreadable(&e))? {
+        if !is_binary && !self.is_eight_bit(bench)? {
             return Ok(None);
         }
+        let block = &mut bench.block;
         let converted = self.message.in_seven_bits(block).map_err(|e| unreadable(&e))?;
         let message = converted.map_err(|why| {
-            let lacks = if is_binary { "BINARYMIME" } else { "the host does not offer 8BITMIME" };
-            Finding::ours(Status::new(5, 6, 3), format!("{lacks}: {why}"))
+            let lacks = if is_binary { "BINARYMIME" } else { "8BITMIME" };
+            Finding::ours(Status::new(5, 6, 3), format!("the host does not offer {lacks}: {why}"))
         })?;
         if message.converted.as_ref().is_some_and(|converted| converted.plan.breaks_signature()) {
             let (id, peer) = (self.request.id, connection.peer());

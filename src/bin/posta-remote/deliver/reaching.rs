@@ -233,10 +233,10 @@ impl Job<'_> {
         stream: Stream,
         language: Language,
     ) -> Result<Connection, Finding> {
-        let Settings { hostname, connector, .. } = self.settings;
+        let &Settings { ref hostname, ref connector, chunking, .. } = self.settings;
         let flight = &self.office.flight;
         let open = |stream, way: &Way| {
-            let manner = Manner { language, hostname, way, connector, login: self.login.as_ref() };
+            let manner = Manner { language, hostname, way, chunking, connector, login: self.login.as_ref() };
             Connection::open(candidate, stream, &manner, flight)
         };
         let refusal = match open(stream, &self.way) {
