@@ -383,6 +383,7 @@ section! {
             "Connections at once to one destination.";
         max_messages_per_connection: usize = Number { least: 1, most: 1_000_000 }, 100,
             "Messages sent over one connection.";
+        chunking: bool = Flag, true, "Messages go in chunks (BDAT) to servers that offer CHUNKING.";
         nameserver: Option<SocketAddr> = Maybe(kind::Address), "", "The name server that is asked. Empty: the system's.";
         zone: Option<PathBuf> = Maybe(Path), "", "A text file that answers in place of the DNS, for tests.";
         connect_timeout: Duration = Span, "30s", "How long a server may take to take a connection.";

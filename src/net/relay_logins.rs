@@ -22,10 +22,13 @@ use thiserror::Error;
 
 use crate::unix::handover::{Taker, garbled};
 
-use crate::sasl::client::Login;
+use crate::mail::address::ReversePath;
 
 use super::netstring::{next, put};
 pub use super::tls_files::Stamp;
+pub use keyring::{Chosen, Keyring};
+
+mod keyring;
 
 /// The name of the socket among those that posta-remote is started with.
 pub const NAME: &str = "logins";
@@ -54,8 +57,10 @@ pub enum LoginFault {
         /// Its permissions.
         mode: u32,
     },
-    /// There is not one name with one password.
-    #[error("{0}: a line \"name password\" is wanted in it, and only one")]
+    /// It has no login, or a line that is none, or two for the same mail.
+    #[error(
+        "{0}: a line \"name password\" is wanted in it, or one \"<sender> name password\" for each sender"
+    )]
     Malformed(PathBuf),
     /// The hand-over.
     #[error("logins of relays: {0}")]
@@ -108,8 +113,8 @@ fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn parse(content: &[u8]) -> Option<Login> {
-    std::str::from_utf8(content).ok().and_then(Login::parse)
+fn parse(content: &[u8]) -> Option<Keyring> {
+    std::str::from_utf8(content).ok().and_then(Keyring::parse)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoginFault> {
@@ -126,7 +131,7 @@ fn read(path: &Path) -> Result<Vec<u8>, LoginFault> {
 }
 
 /// By path.
-type Known = HashMap<PathBuf, Login>;
+type Known = HashMap<PathBuf, Keyring>;
 
 fn unpack(mut bytes: &[u8]) -> Result<Known, LoginFault> {
     let mut known = Known::new();
@@ -135,8 +140,8 @@ fn unpack(mut bytes: &[u8]) -> Result<Known, LoginFault> {
             return Err(LoginFault::Keeper(garbled()));
         };
         let path = PathBuf::from(OsStr::from_bytes(path));
-        let login = parse(content).ok_or_else(|| LoginFault::Malformed(path.clone()))?;
-        known.insert(path, login);
+        let keyring = parse(content).ok_or_else(|| LoginFault::Malformed(path.clone()))?;
+        known.insert(path, keyring);
     }
     Ok(known)
 }
@@ -171,14 +176,14 @@ impl Logins {
         self.source().paths = paths;
     }
 
-    /// The login in a file; `None` if there is none that can be used. A file that has become useless is
-    /// reported in the log, once, and what was in it before stays in use.
-    pub fn of(&self, path: &Path) -> Option<Login> {
+    /// The login in a file for mail of a sender; `None` if there is none that can be used. A file that
+    /// has become useless is reported in the log, once, and what was in it before stays in use.
+    pub fn of(&self, path: &Path, sender: &ReversePath) -> Option<Chosen> {
         let mut source = self.source();
         if let Err(fault) = source.renew(Duration::ZERO) {
             log::error!("{fault}; what was read before stays in use");
         }
-        source.known.get(path).cloned()
+        source.known.get(path)?.choose(sender)
     }
 
     fn source(&self) -> MutexGuard<'_, Source> {
@@ -226,7 +231,7 @@ mod tests {
     }
 
     fn password(logins: &Logins, path: &Path) -> Option<String> {
-        logins.of(path).map(|login| login.password)
+        logins.of(path, &ReversePath::Null).map(|chosen| chosen.login.password)
     }
 
     #[test]

@@ -4,8 +4,10 @@
 #[allow(dead_code)]
 #[path = "../certificates/mod.rs"]
 mod certificates;
+mod chunks;
 mod dns;
 mod house;
+mod logins;
 mod nameserver;
 mod reach;
 mod sink;
@@ -281,6 +283,17 @@ fn eight_bit_text_is_converted_for_who_does_not_take_it() {
     let size = wanted.len();
     assert_eq!(sink.commands("MAIL"), vec![format!("MAIL FROM:<s@own.example> SIZE={size}"); 3]);
     assert!(sink.messages().iter().all(|got| got == wanted.as_bytes()), "{:?}", sink.messages());
+}
+
+#[test]
+fn eight_bit_text_that_nobody_has_called_so_is_called_so() {
+    let (house, sink) = one_host(polite);
+    for message in ["\u{17e}lu\u{165}\r\n", "ascii\r\n"] {
+        assert_eq!(house.deliver(&d(), &["a@d.example"], message.as_bytes()), ["2.0.0 250 2.0.0 ok"]);
+    }
+    let expected = ["MAIL FROM:<s@own.example> SIZE=29 BODY=8BITMIME", "MAIL FROM:<s@own.example> SIZE=28"];
+    assert_eq!(sink.commands("MAIL"), expected);
+    assert_eq!(sink.messages()[0], "Received: from test\r\n\u{17e}lu\u{165}\r\n".as_bytes());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a script is asked: a command line, `CONNECT` for a new connection, `.` for the end of a
-/// message.
+/// message. It is asked about `BDAT` before the octets are read.
 pub struct Asked<'a> {
     /// The command, as it came, without its CRLF.
     pub line: &'a str,
@@ -18,6 +18,11 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Whether it is the last chunk.
+    pub fn is_last(&self) -> bool {
+        self.line.starts_with("BDAT") && self.line.ends_with(" LAST")
+    }
+
     /// Whether the command begins so.
     pub fn is(&self, start: &str) -> bool {
         self.line.starts_with(start)
@@ -57,6 +62,8 @@ pub struct Heard {
     pub commands: Vec<String>,
     /// Messages on the wire, with doubled dots, without the final one.
     pub messages: Vec<Vec<u8>>,
+    /// The octets of each chunk.
+    pub chunks: Vec<Vec<u8>>,
     /// The connection has ended.
     pub closed: bool,
 }
@@ -122,6 +129,11 @@ impl Sink {
         self.heard().iter().flat_map(|heard| heard.messages.iter().map(|m| undone(m))).collect()
     }
 
+    /// All that came in chunks, of all messages.
+    pub fn chunked(&self) -> Vec<u8> {
+        self.heard().into_iter().flat_map(|heard| heard.chunks).flatten().collect()
+    }
+
     /// All commands that begin so.
     pub fn commands(&self, start: &str) -> Vec<String> {
         let all = self.heard().into_iter().flat_map(|heard| heard.commands);
@@ -171,6 +183,11 @@ fn talk(
             Say::Last(text) => (text, true),
             Say::Close => return Ok(()),
         };
+        if let Some(words) = line.strip_prefix("BDAT ") {
+            let mut chunk = vec![0; words.trim_end_matches(" LAST").parse().expect("a length")];
+            reader.read_exact(&mut chunk)?;
+            book.note(connection, |heard| heard.chunks.push(chunk));
+        }
         let wire: String = text.lines().map(|line| format!("{line}\r\n")).collect();
         writer.write_all(wire.as_bytes())?;
         if close {

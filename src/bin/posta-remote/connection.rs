@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use posta::mail::status::Status;
 
-use posta::smtp::client::content::Stuffer;
 use posta::smtp::client::offer::Offer;
 use posta::smtp::client::reply::{Reply, ReplyReader};
 use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Mail, Phase, QUIT};
@@ -18,23 +17,25 @@ use posta::net::tls_client::Assurance;
 use crate::flight::Line;
 use crate::message::Message;
 
+mod load;
 mod opening;
 
+use load::Load;
 pub use opening::{Manner, host_key, unreachable};
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long saying QUIT may take.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Slowest rate at which a server may take a message, in octets a second, once ten minutes are over.
-const SLOWEST: u64 = 4096;
 
 /// The buffers of a thread, used for one message after the other.
 #[derive(Debug, Default)]
 pub struct Bench {
     /// What was read from the message.
     pub block: Vec<u8>,
-    /// Its wire form.
+    /// The form in which it goes out.
+    octets: Vec<u8>,
+    /// What is written.
     wire: Vec<u8>,
 }
 
@@ -51,6 +52,8 @@ pub struct Connection {
     assurance: Option<Assurance>,
     /// See [`host_key`].
     host: String,
+    /// The server has stopped listening; until then it may say why.
+    last_words: Option<Instant>,
     _line: Line,
 }
 
@@ -108,7 +111,8 @@ impl Connection {
     pub fn deliver(&mut self, mail: Mail, message: &Message<'_>, bench: &mut Bench) -> Vec<Verdict> {
         self.transactions += 1;
         let count = mail.recipients.len();
-        match self.talk(Event::Deliver(mail), Some((message, bench))) {
+        let mut load = Load::new(message, mail.body, self.offer().chunking, bench);
+        match self.talk(Event::Deliver(mail), Some(&mut load)) {
             Action::Finished(verdicts) => verdicts,
             Action::Failed(finding) => vec![Verdict::Open(finding); count],
             _ => vec![Verdict::Open(Finding::ours(Status::new(4, 3, 0), "session out of order")); count],
@@ -131,15 +135,16 @@ impl Connection {
     }
 
     /// Does what the session says until it has come to a result.
-    fn talk(&mut self, begin: Event, mut content: Option<(&Message<'_>, &mut Bench)>) -> Action {
+    fn talk(&mut self, begin: Event, mut load: Option<&mut Load<'_>>) -> Action {
         let mut action = self.client.on(begin);
         loop {
             let event = match action {
                 Action::Await(phase) => self.receive(phase),
                 Action::Send(bytes) => self.send(&bytes),
-                Action::SendContent => match &mut content {
-                    Some((message, bench)) => self.send_content(message, bench),
-                    None => Event::Broken(Finding::ours(Status::new(4, 3, 0), "no content to send")),
+                Action::SendContent | Action::SendChunk(_) => match (&mut load, action) {
+                    (Some(load), Action::SendChunk(commands)) => self.send_chunk(commands, load),
+                    (Some(load), _) => self.send_content(load),
+                    (None, _) => Event::Broken(Finding::ours(Status::new(4, 3, 0), "no content to send")),
                 },
                 result => return result,
             };
@@ -148,7 +153,7 @@ impl Connection {
     }
 
     fn receive(&mut self, phase: Phase) -> Event {
-        self.stream.set_deadline(Some(Instant::now() + phase.limit()));
+        self.stream.set_deadline(Some(self.last_words.unwrap_or_else(|| Instant::now() + phase.limit())));
         match self.read_reply() {
             Ok(reply) => Event::Reply(reply),
             Err(error) => Event::Broken(self.broken(&error, &format!("waiting for {}", phase.words()))),
@@ -177,35 +182,6 @@ impl Connection {
         match self.stream.write_all(bytes) {
             Ok(()) => Event::Sent,
             Err(error) => self.last_words(&error, "sending a command"),
-        }
-    }
-
-    /// The trace fields and the first block go out in one write, so a small message is one.
-    fn send_content(&mut self, message: &Message<'_>, bench: &mut Bench) -> Event {
-        let slowest = Duration::from_secs(600 + message.length() / SLOWEST);
-        let whole = Instant::now() + slowest;
-        let mut stuffer = Stuffer::default();
-        bench.wire.clear();
-        stuffer.push(message.trace, &mut bench.wire);
-        let mut content = message.content();
-        loop {
-            let (octets, last) = match content.next(&mut bench.block) {
-                Ok(next) => next,
-                // The dot must not follow: the connection is of no more use.
-                Err(error) => return Event::Broken(unreadable(&error)),
-            };
-            stuffer.push(octets, &mut bench.wire);
-            if last {
-                std::mem::take(&mut stuffer).finish(&mut bench.wire);
-            }
-            self.stream.set_deadline(Some(whole.min(Instant::now() + BLOCK_LIMIT)));
-            if let Err(error) = self.stream.write_all(&bench.wire) {
-                return self.last_words(&error, "sending the message");
-            }
-            if last {
-                return Event::Sent;
-            }
-            bench.wire.clear();
         }
     }
 
@@ -249,6 +225,7 @@ impl Connection {
             transactions: 0,
             assurance: None,
             host: String::new(),
+            last_words: None,
             _line: line,
         }
     }

@@ -16,11 +16,13 @@ use std::time::Instant;
 
 use log::info;
 
+use posta::mail::address::ReversePath;
 use posta::mail::envelope::{BodyKind, Recipient};
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
 use posta::courier::request::{Rcpt, Request};
+use posta::sasl::client::Login;
 use posta::smtp::client::session::Mail;
 use posta::smtp::client::verdict::{Finding, Verdict};
 
@@ -40,12 +42,25 @@ pub fn deliver(
     file: &File,
     bench: &mut Bench,
 ) -> Report {
-    let message = Message { trace: &request.trace, file, size: request.size, converted: None };
-    let outcomes = vec![None; request.recipients.len()];
-    let (seven_bit, worst, reached, cut_short) = (OnceCell::new(), None, false, false);
-    let way = settings.ways.to(&request.target, &request.terms, request.require_tls);
-    let mut job =
-        Job { office, settings, request, message, seven_bit, way, outcomes, worst, reached, cut_short };
+    let mut way = settings.ways.to(&request.target, &request.terms, request.require_tls);
+    let login = match choose_login(office, &mut way, &request.sender) {
+        Ok(login) => login,
+        Err(finding) => return same_for_all(request, &finding),
+    };
+    let mut job = Job {
+        office,
+        settings,
+        request,
+        message: Message { trace: &request.trace, file, size: request.size, converted: None },
+        eight_bit: OnceCell::new(),
+        seven_bit: OnceCell::new(),
+        way,
+        login,
+        outcomes: vec![None; request.recipients.len()],
+        worst: None,
+        reached: false,
+        cut_short: false,
+    };
     match candidate::language(&request.target) {
         Some(language) => {
             job.by_kept_connections(bench);
@@ -56,6 +71,17 @@ pub fn deliver(
         None => job.note(Finding::ours(Status::new(4, 3, 5), "posta-remote delivers to no mailbox"), ""),
     }
     job.report()
+}
+
+/// The login that the host wants, if it wants one: the sender's, if it has one of its own there.
+fn choose_login(office: &Office, way: &mut Way, sender: &ReversePath) -> Result<Option<Login>, Finding> {
+    let Some(file) = &way.login else { return Ok(None) };
+    let chosen = office.logins.of(file, sender).ok_or_else(|| {
+        let text = format!("there is no login for mail of <{sender}> in {}", file.display());
+        Finding::ours(Status::new(4, 3, 5), text)
+    })?;
+    way.login_of = chosen.whom;
+    Ok(Some(chosen.login))
 }
 
 /// A report that gives every recipient of a request the same outcome.
@@ -73,11 +99,15 @@ struct Job<'a> {
     settings: &'a Settings,
     request: &'a Request,
     message: Message<'a>,
+    /// Whether the message has octets above 127, once that was asked.
+    eight_bit: OnceCell<Result<bool, Finding>>,
     /// For servers that take seven bits only, once one was met: the message, if it has more and can be
     /// converted.
     seven_bit: OnceCell<Result<Option<Message<'a>>, Finding>>,
     /// What the way must be like.
     way: Way,
+    /// Who we are there, where that is asked.
+    login: Option<Login>,
     /// As many as there are recipients.
     outcomes: Vec<Option<Outcome>>,
     /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
@@ -160,9 +190,16 @@ impl<'a> Job<'a> {
 
     /// The message as this host can take it, and the kind of its body. Where it can't, another host may.
     fn fit(&self, connection: &Connection, bench: &mut Bench) -> Result<(&Message<'a>, BodyKind), Finding> {
-        let body = self.request.body;
-        if connection.offer().eight_bit_mime && body != BodyKind::BinaryMime {
-            return Ok((&self.message, body));
+        let (body, offer) = (self.request.body, connection.offer());
+        match body {
+            BodyKind::BinaryMime if offer.binary_mime => return Ok((&self.message, body)),
+            BodyKind::EightBitMime if offer.eight_bit_mime => return Ok((&self.message, body)),
+            BodyKind::SevenBit if offer.eight_bit_mime => {
+                // Many send eight bits and don't say so; the next host is told what it gets.
+                let body = if self.is_eight_bit(bench)? { BodyKind::EightBitMime } else { body };
+                return Ok((&self.message, body));
+            }
+            _ => {}
         }
         match self.seven_bit.get_or_init(|| self.convert(connection, bench)) {
             Err(finding) => Err(finding.clone()),
@@ -172,18 +209,24 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// Whether there is an octet above 127 in the message. It is looked through once.
+    fn is_eight_bit(&self, bench: &mut Bench) -> Result<bool, Finding> {
+        let look = || self.message.is_eight_bit(&mut bench.block).map_err(|error| unreadable(&error));
+        self.eight_bit.get_or_init(look).clone()
+    }
+
     /// RFC 6152 3: what has octets above 127 is not sent to who has not said that he takes it: it is
     /// converted, or sent back.
     fn convert(&self, connection: &Connection, bench: &mut Bench) -> Result<Option<Message<'a>>, Finding> {
         let is_binary = self.request.body == BodyKind::BinaryMime;
-        let block = &mut bench.block;
-        if !is_binary && !self.message.is_eight_bit(block).map_err(|e| unreadable(&e))? {
+        if !is_binary && !self.is_eight_bit(bench)? {
             return Ok(None);
         }
+        let block = &mut bench.block;
         let converted = self.message.in_seven_bits(block).map_err(|e| unreadable(&e))?;
         let message = converted.map_err(|why| {
-            let lacks = if is_binary { "BINARYMIME" } else { "the host does not offer 8BITMIME" };
-            Finding::ours(Status::new(5, 6, 3), format!("{lacks}: {why}"))
+            let lacks = if is_binary { "BINARYMIME" } else { "8BITMIME" };
+            Finding::ours(Status::new(5, 6, 3), format!("the host does not offer {lacks}: {why}"))
         })?;
         if message.converted.as_ref().is_some_and(|converted| converted.plan.breaks_signature()) {
             let (id, peer) = (self.request.id, connection.peer());

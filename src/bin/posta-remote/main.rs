@@ -158,6 +158,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
         port: remote.port,
         connect_timeout: remote.connect_timeout,
         max_messages_per_connection: remote.max_messages_per_connection,
+        chunking: remote.chunking,
         max_connections: remote.max_connections,
         names,
         ways: Ways::new(&config.domains, remote.tls, remote.source),

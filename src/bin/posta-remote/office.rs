@@ -28,6 +28,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Then a connection is ended.
     pub max_messages_per_connection: usize,
+    /// Messages go in chunks where that is offered (RFC 3030).
+    pub chunking: bool,
     /// In all, those that are kept among them.
     pub max_connections: usize,
     /// Whom to ask for names.

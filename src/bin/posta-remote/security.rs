@@ -22,6 +22,8 @@ pub struct Way {
     pub implicit: bool,
     /// The file with the name and the password that the host wants.
     pub login: Option<PathBuf>,
+    /// Which of the logins in that file it is, by the sender that it belongs to; empty: everybody's.
+    pub login_of: String,
     /// Which of our addresses the connection comes from.
     pub source: SourceAddresses,
 }
@@ -102,7 +104,7 @@ impl Way {
         let tls = self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"));
         let login = self.login.as_ref().map_or(String::new(), |file| file.display().to_string());
         let SourceAddresses { four, six } = self.source;
-        format!("{tls} {login} {four:?} {six:?}")
+        format!("{tls} {login} <{}> {four:?} {six:?}", self.login_of)
     }
 }
 
@@ -157,11 +159,18 @@ mod tests {
         let implicit = ways.to(&Target::Smtp(hop("relay.example:465")), &Terms::default(), false);
         assert_eq!(
             implicit,
-            Way { tls: Some(Demand::Encryption), implicit: true, login: None, source: sources("192.0.2.9") }
+            Way {
+                tls: Some(Demand::Encryption),
+                implicit: true,
+                source: sources("192.0.2.9"),
+                ..Way::default()
+            }
         );
         assert_ne!(implicit.without_tls().key(), implicit.key());
         let elsewhere = Way { source: sources("192.0.2.7"), ..implicit.clone() };
         assert_ne!(elsewhere.key(), implicit.key(), "connections from another address are others");
+        let of_another = Way { login_of: "a@own.example".into(), ..implicit.clone() };
+        assert_ne!(of_another.key(), implicit.key(), "who has logged in as one is not taken for another");
         let others =
             Ways::new(&[rule("*", DomainFate::RelayMx, Some(RelayTls::None))], RelayTls::May, sources(""));
         assert_eq!(others.to(&mx("a.example"), &Terms::default(), false).tls, None);

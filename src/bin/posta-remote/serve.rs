@@ -329,6 +329,7 @@ mod tests {
                 port: 25,
                 connect_timeout: Duration::from_secs(1),
                 max_messages_per_connection: 1,
+                chunking: true,
                 max_connections: 1,
                 names: Arc::new(Faulty),
             },

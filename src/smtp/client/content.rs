@@ -2,7 +2,8 @@
 //!
 //! Every line ends in CRLF and nothing else (RFC 5321 2.3.8), a leading dot is doubled, and a dot
 //! alone comes last (RFC 5321 4.5.2). What is spooled has CRLF already; should a bare CR or LF be
-//! in it all the same, it becomes a CRLF, so that it can't be read as an end of data further on.
+//! in it all the same, it becomes a CRLF, so that it can't be read as an end of data further on. In
+//! chunks (RFC 3030 2) nothing is said about dots, and there is no last one.
 
 use memchr::memchr2_iter;
 
@@ -13,15 +14,22 @@ pub struct Stuffer {
     at_line_start: bool,
     /// The last block ended in CR; what it means depends on the next octet.
     held_cr: bool,
+    /// Dots are doubled, and one ends the message.
+    dots: bool,
 }
 
 impl Default for Stuffer {
     fn default() -> Stuffer {
-        Stuffer { at_line_start: true, held_cr: false }
+        Stuffer { at_line_start: true, held_cr: false, dots: true }
     }
 }
 
 impl Stuffer {
+    /// For chunks.
+    pub fn without_dots() -> Stuffer {
+        Stuffer { dots: false, ..Stuffer::default() }
+    }
+
     /// Appends the wire form of the next block to `out`.
     pub fn push(&mut self, mut block: &[u8], out: &mut Vec<u8>) {
         if self.held_cr && !block.is_empty() {
@@ -52,12 +60,14 @@ impl Stuffer {
         self.text(&block[from..], out);
     }
 
-    /// Appends what ends the message: the end of an unfinished line, and the dot.
+    /// Appends what ends the message: the end of an unfinished line, and the dot, if there is one.
     pub fn finish(mut self, out: &mut Vec<u8>) {
         if self.held_cr || !self.at_line_start {
             self.end_line(out);
         }
-        out.extend_from_slice(b".\r\n");
+        if self.dots {
+            out.extend_from_slice(b".\r\n");
+        }
     }
 
     /// Part of a line.
@@ -65,7 +75,7 @@ impl Stuffer {
         if text.is_empty() {
             return;
         }
-        if self.at_line_start && text[0] == b'.' {
+        if self.at_line_start && self.dots && text[0] == b'.' {
             out.push(b'.');
         }
         self.at_line_start = false;
@@ -108,6 +118,15 @@ mod tests {
         assert_eq!(stuffed(&[b"a\n.\nb\r.\rc"]), "a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r\r\nb\r"]), "a\r\n\r\nb\r\n.\r\n");
         assert_eq!(stuffed(&[b"a\r", b"b\n", b"\n"]), "a\r\nb\r\n\r\n.\r\n");
+    }
+
+    #[test]
+    fn in_chunks_a_dot_is_a_dot() {
+        let mut stuffer = Stuffer::without_dots();
+        let mut out = Vec::new();
+        stuffer.push(b".\r\n..x\ny", &mut out);
+        stuffer.finish(&mut out);
+        assert_eq!(out, b".\r\n..x\r\ny\r\n");
     }
 
     /// What a receiver makes of it (RFC 5321 4.5.2).

@@ -4,9 +4,11 @@
 //! ([`verdict`]); [`reply`] reads answers off the wire; [`offer`] is what a server said it can do;
 //! [`content`] puts a message into its wire form. The connection and the clock are the caller's.
 
+mod command;
 pub mod content;
 mod login;
 pub mod offer;
+mod phase;
 pub mod reply;
 pub mod session;
 mod transaction;

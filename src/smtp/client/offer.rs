@@ -9,6 +9,10 @@ pub struct Offer {
     pub pipelining: bool,
     /// 8BITMIME (RFC 6152).
     pub eight_bit_mime: bool,
+    /// CHUNKING (RFC 3030 2).
+    pub chunking: bool,
+    /// BINARYMIME (RFC 3030 3), which nobody has without CHUNKING.
+    pub binary_mime: bool,
     /// SMTPUTF8 (RFC 6531).
     pub utf8: bool,
     /// DSN (RFC 3461).
@@ -82,6 +86,8 @@ impl Offer {
             match keyword.as_str() {
                 "PIPELINING" => offer.pipelining = true,
                 "8BITMIME" => offer.eight_bit_mime = true,
+                "CHUNKING" => offer.chunking = true,
+                "BINARYMIME" => offer.binary_mime = true,
                 "SMTPUTF8" => offer.utf8 = true,
                 "DSN" => offer.dsn = true,
                 "STARTTLS" => offer.start_tls = true,
@@ -95,7 +101,13 @@ impl Offer {
                 _ => {}
             }
         }
+        offer.binary_mime &= offer.chunking;
         offer
+    }
+
+    /// The same, of a server to which no message goes in chunks.
+    pub fn without_chunking(self) -> Offer {
+        Offer { chunking: false, binary_mime: false, ..self }
     }
 }
 
@@ -112,6 +124,10 @@ mod tests {
         let offer = read(&["pipelining", "Size 1000", "8bitMIME", "x-unknown 1", "DSN"]);
         let expected = Offer { eight_bit_mime: true, dsn: true, size: Some(Some(1000)), ..Offer::default() };
         assert_eq!(offer, expected);
+        assert!(!read(&["mx", "BINARYMIME"]).binary_mime, "it can't be sent by DATA");
+        let both = read(&["mx", "BINARYMIME", "CHUNKING"]);
+        assert!(both.binary_mime && both.chunking);
+        assert_eq!(both.without_chunking(), Offer::default());
         for unlimited in ["SIZE", "SIZE 0", "SIZE much"] {
             assert_eq!(read(&["mx", unlimited]).size, Some(None), "{unlimited}");
         }

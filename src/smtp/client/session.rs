@@ -6,14 +6,13 @@
 //!                  └────▶ Failed
 //! ```
 
-use std::time::Duration;
-
 use crate::mail::address::ReversePath;
 use crate::mail::envelope::{BodyKind, Recipient, Ret};
 use crate::mail::status::Status;
 
 use super::login;
 use super::offer::Offer;
+pub use super::phase::{BLOCK_LIMIT, Phase};
 use super::reply::Reply;
 use super::transaction::{Step, Transaction};
 use super::verdict::{Finding, Verdict};
@@ -72,8 +71,12 @@ pub enum Event {
     Opened,
     /// What [`Action::Send`] or [`Action::SendContent`] asked for has gone out whole.
     Sent,
-    /// A reply has come. While content is being sent it may come early, if the server has stopped
-    /// reading.
+    /// So has a chunk, with all before it; it is the last one or not.
+    ChunkSent(bool),
+    /// The content, or a chunk, has not gone out whole: the server has stopped listening. Its last
+    /// words may still be read.
+    Halted(Finding),
+    /// A reply has come.
     Reply(Reply),
     /// The connection is lost, a deadline has passed, or what came was no reply.
     Broken(Finding),
@@ -97,6 +100,10 @@ pub enum Action {
     Send(Vec<u8>),
     /// Write the message in its wire form, up to and with the final dot.
     SendContent,
+    /// Write this, and in the same write the next chunk of the message: `BDAT` with its length, and
+    /// `LAST` if it is that, and its octets (RFC 3030 2). If nothing is to go before it, and a reply has
+    /// come already, that is read first, and no chunk sent.
+    SendChunk(Vec<u8>),
     /// Begin TLS, if no octet of the server is left unread: one that came before could be anybody's
     /// (CVE-2021-38371).
     Secure,
@@ -110,65 +117,14 @@ pub enum Action {
     Failed(Finding),
 }
 
-/// What is being waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The server's 220.
-    Greeting,
-    /// The reply to EHLO, HELO or LHLO.
-    Hello,
-    /// The reply to STARTTLS.
-    StartTls,
-    /// A reply within AUTH.
-    Login,
-    /// The reply to RSET.
-    Reset,
-    /// The reply to MAIL.
-    Mail,
-    /// The reply to RCPT.
-    Recipient,
-    /// The reply to DATA.
-    Data,
-    /// The reply to the final dot.
-    End,
-}
-
-impl Phase {
-    /// How long the reply may take, all of it (RFC 5321 4.5.3.2).
-    pub fn limit(self) -> Duration {
-        let minutes = match self {
-            Phase::Greeting | Phase::Hello | Phase::Reset | Phase::Mail | Phase::Recipient => 5,
-            Phase::StartTls | Phase::Login | Phase::Data => 2,
-            Phase::End => 10,
-        };
-        Duration::from_secs(minutes * 60)
-    }
-
-    /// What is waited for, in words: `lost connection while waiting for …`.
-    pub fn words(self) -> &'static str {
-        match self {
-            Phase::Greeting => "the greeting",
-            Phase::Hello => "the reply to EHLO",
-            Phase::StartTls => "the reply to STARTTLS",
-            Phase::Login => "the reply to AUTH",
-            Phase::Reset => "the reply to RSET",
-            Phase::Mail => "the reply to MAIL FROM",
-            Phase::Recipient => "the reply to RCPT TO",
-            Phase::Data => "the reply to DATA",
-            Phase::End => "the reply to the end of data",
-        }
-    }
-}
-
-/// How long one block of content may take to go out (RFC 5321 4.5.3.2.5).
-pub const BLOCK_LIMIT: Duration = Duration::from_secs(180);
-
 /// A session with one server.
 #[derive(Debug)]
 pub struct Client {
     language: Language,
     hostname: String,
     cover: Cover,
+    /// Messages go in chunks where that is offered.
+    chunking: bool,
     /// TLS is on.
     secure: bool,
     state: State,
@@ -199,6 +155,7 @@ impl Client {
             language,
             hostname,
             cover,
+            chunking: language == Language::Smtp,
             secure: cover == Cover::Already,
             state: State::Greeting,
             offer: Offer::default(),
@@ -207,7 +164,12 @@ impl Client {
         }
     }
 
-    /// What the server offered.
+    /// The same, to a server to which messages go by DATA whatever it offers.
+    pub fn without_chunking(self) -> Client {
+        Client { chunking: false, ..self }
+    }
+
+    /// What the server offered, as far as it is used.
     pub fn offer(&self) -> &Offer {
         &self.offer
     }
@@ -267,7 +229,8 @@ impl Client {
         let asked_for_extensions = matches!(state, State::Ehlo);
         match reply.class() {
             2 => {
-                self.offer = if asked_for_extensions { Offer::read(reply) } else { Offer::default() };
+                let offer = if asked_for_extensions { Offer::read(reply) } else { Offer::default() };
+                self.offer = if self.chunking { offer } else { offer.without_chunking() };
                 self.cover_or_go_on()
             }
             // RFC 5321 3.2: a server that does not know EHLO is spoken to without extensions.
@@ -350,6 +313,8 @@ impl Client {
                 transaction.reply(&reply)
             }
             Event::Sent => transaction.sent(),
+            Event::ChunkSent(is_last) => transaction.chunk_sent(is_last),
+            Event::Halted(finding) => transaction.halt(finding),
             Event::Broken(finding) => transaction.fail(finding),
             Event::Opened | Event::Deliver(_) | Event::Secured | Event::Login(..) | Event::Answer(_) => {
                 transaction.fail(Finding::ours(Status::new(4, 3, 0), "session out of order"))
@@ -388,8 +353,8 @@ fn unfit(mail: &Mail, offer: &Offer) -> Option<Finding> {
         BodyKind::EightBitMime if !offer.eight_bit_mime => {
             Some(Finding::ours(Status::new(5, 6, 3), "the host does not offer 8BITMIME"))
         }
-        BodyKind::BinaryMime => {
-            Some(Finding::ours(Status::new(5, 6, 3), "the message is BINARYMIME, which can't be passed on"))
+        BodyKind::BinaryMime if !offer.binary_mime => {
+            Some(Finding::ours(Status::new(5, 6, 3), "the host does not offer BINARYMIME"))
         }
         _ => None,
     }
@@ -592,6 +557,24 @@ mod tests {
     }
 
     #[test]
+    fn chunks_go_to_who_offers_them_unless_that_is_not_wanted() {
+        let chunking = "250-mx\r\n250-BINARYMIME\r\n250 CHUNKING\r\n";
+        let uses = |client: Client| {
+            let mut client = client;
+            client.on(Event::Opened);
+            client.on(Event::Reply(reply("220 mx\r\n")));
+            client.on(Event::Sent);
+            client.on(Event::Reply(reply(chunking)));
+            client.offer().chunking && client.offer().binary_mime
+        };
+        let client = |language| Client::new(language, "own.example".into(), Cover::May);
+        assert!(uses(client(Language::Smtp)));
+        assert!(!uses(client(Language::Smtp).without_chunking()));
+        // RFC 3030 does not say how many answers the last chunk has by LMTP.
+        assert!(!uses(client(Language::Lmtp)));
+    }
+
+    #[test]
     fn data_for_nobody_ends_with_an_empty_message() {
         let mut client = greeted(Language::Smtp, FULL);
         let (sent, over) = play(&mut client, mail(1), &["250 a", "550 no", "354 go", "250 kept?"]);
@@ -688,6 +671,7 @@ mod tests {
             (Mail { size: 1001, ..mail(2) }, FULL, "5.3.4"),
             (Mail { body: BodyKind::EightBitMime, ..mail(2) }, "250 mx\r\n", "5.6.3"),
             (Mail { body: BodyKind::BinaryMime, ..mail(2) }, FULL, "5.6.3"),
+            (Mail { body: BodyKind::BinaryMime, ..mail(2) }, "250-mx\r\n250 BINARYMIME\r\n", "5.6.3"),
             (Mail { utf8: true, ..mail(2) }, FULL, "5.6.7"),
         ];
         for (mail, ehlo, status) in cases {

@@ -38,6 +38,8 @@ pub struct Manner<'a> {
     pub hostname: &'a str,
     /// What the way must be like.
     pub way: &'a Way,
+    /// Messages go in chunks where that is offered.
+    pub chunking: bool,
     /// Whom we trust.
     pub connector: &'a Connector,
     /// Who we are there.
@@ -88,15 +90,17 @@ impl Connection {
     ) -> Result<Connection, Refusal> {
         let failed = |error| Refusal { finding: unreachable(candidate, &error), handshake: false };
         let line = flight.line(stream.breaker().map_err(failed)?);
+        let client = Client::new(manner.language, manner.hostname.to_string(), cover(manner.way));
         let mut connection = Connection {
             stream,
-            client: Client::new(manner.language, manner.hostname.to_string(), cover(manner.way)),
+            client: if manner.chunking { client } else { client.without_chunking() },
             peer: candidate.to_string(),
             input: Vec::new(),
             reader: ReplyReader::default(),
             transactions: 0,
             assurance: None,
             host: host_key(candidate, manner.language, manner.way),
+            last_words: None,
             _line: line,
         };
         if manner.way.implicit {

@@ -233,17 +233,10 @@ impl Job<'_> {
         stream: Stream,
         language: Language,
     ) -> Result<Connection, Finding> {
-        let Settings { hostname, connector, .. } = self.settings;
+        let &Settings { ref hostname, ref connector, chunking, .. } = self.settings;
         let flight = &self.office.flight;
-        let login = match &self.way.login {
-            None => None,
-            Some(file) => Some(self.office.logins.of(file).ok_or_else(|| {
-                let text = format!("there is no login for {candidate} in {}", file.display());
-                Finding::ours(Status::new(4, 3, 5), text)
-            })?),
-        };
         let open = |stream, way: &Way| {
-            let manner = Manner { language, hostname, way, connector, login: login.as_ref() };
+            let manner = Manner { language, hostname, way, chunking, connector, login: self.login.as_ref() };
             Connection::open(candidate, stream, &manner, flight)
         };
         let refusal = match open(stream, &self.way) {
