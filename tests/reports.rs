@@ -101,3 +101,41 @@ fn a_delay_is_told_once_and_only_to_who_wants_it() {
     station::wait_for("three more attempts", || (tried() >= before + 3).then_some(()));
     assert_eq!(house.mailbox("alice").len(), 1);
 }
+
+/// Sends mail of the null sender, as reports are.
+fn send_bounce(house: &House, to: &str) -> String {
+    let mut client = house.client();
+    client.hello();
+    client.expect("MAIL FROM:<>", "250");
+    client.expect(&format!("RCPT TO:<{to}>"), "250");
+    client.try_data(MESSAGE).expect("the message was not accepted")
+}
+
+#[test]
+fn a_bounce_that_can_t_be_delivered_is_dropped_or_told_to_the_postmaster() {
+    let house = House::start("");
+    let _sink = Sink::start(SocketAddr::new(house.address, 2526));
+    let id = send_bounce(&house, "bad@elsewhere.example");
+    house.wait_for_log(&[&id, "undeliverable, and the null sender is not told: dropped"]);
+    house.wait_for_empty_queue();
+
+    let house = House::start("[queue]\ndouble_bounces_to = \"carol@example.org\"");
+    let _sink = Sink::start(SocketAddr::new(house.address, 2526));
+    let id = send_bounce(&house, "bad@elsewhere.example");
+    let report = &house.wait_for_mail("carol", 1)[0];
+    let lines = ["Return-Path: <>", "Subject: Undeliverable report (double bounce)", "Action: failed"];
+    has(report, &lines);
+    has(report, &[&format!("X-Posta-Queue-Id: {id}"), "Subject: hello"]);
+    house.wait_for_log(&[&id, "postmaster notified"]);
+}
+
+#[test]
+fn a_report_of_a_double_bounce_is_never_bounced_again() {
+    let house = House::start("[queue]\ndouble_bounces_to = \"bad1@elsewhere.example\"");
+    let _sink = Sink::start(SocketAddr::new(house.address, 2526));
+    let id = send_bounce(&house, "bad2@elsewhere.example");
+    house.wait_for_log(&[&id, "postmaster notified"]);
+    house.wait_for_log(&["to=<bad1@elsewhere.example>", "undeliverable, and the null sender is not told"]);
+    house.wait_for_empty_queue();
+    assert_eq!(house.log().matches("postmaster notified").count(), 1);
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use posta::mail::address::Mailbox;
+use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::id::Id;
 use posta::mail::status::{Fate, Status};
 
@@ -213,7 +213,9 @@ impl Runner {
         for (notice, targets) in told {
             self.counters.notices += 1;
             let about = targets.len();
-            let line = format!("{id}: sender notified: {notice} (about {about} recipients)");
+            let whom =
+                if message.entry.envelope.sender == ReversePath::Null { "postmaster" } else { "sender" };
+            let line = format!("{id}: {whom} notified: {notice} (about {about} recipients)");
             told_of.push(line);
             for n in targets {
                 if let Some(target) = message.targets.get_mut(n as usize) {

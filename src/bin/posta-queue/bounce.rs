@@ -46,8 +46,8 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Composes a notice about `entry` and commits it; gives its queue id. Nothing is ever sent to a
-    /// null sender: the caller does not ask.
+    /// Composes a notice about `entry` and commits it; gives its queue id. Of a message of the null
+    /// sender it tells the postmaster, and that notice makes no other.
     pub fn tell(&self, entry: &Entry, notice: &Notice, now: u64) -> Result<Id, SpoolError> {
         let to = &notice.to;
         let mut draft = Draft::begin(&self.spool)?;
@@ -58,6 +58,8 @@ impl Bouncer {
         let is_named_in_utf8 = || notice.recipients.iter().any(|r| r.address.needs_utf8());
         let own_id = draft.id();
         let until = notice.until.map(date);
+        // Of what nobody has sent the postmaster is told, and he only once.
+        let is_double = envelope.sender == ReversePath::Null;
         let report = Report {
             hostname: &self.hostname,
             id: entry.id.as_str(),
@@ -74,6 +76,7 @@ impl Bouncer {
                 GivenBack::Whole => !is_plain || has_eight_bit(entry)?,
             },
             utf8: envelope.utf8 && (!is_plain || is_named_in_utf8()),
+            of_bounce: is_double,
         }
         .compose();
         draft.push(&report.before)?;
@@ -91,7 +94,7 @@ impl Bouncer {
             ret: envelope.require_tls.then_some(Ret::Headers),
             envid: None,
             recipients: vec![Recipient::plain(to.clone())],
-            origin: Origin::Posta,
+            origin: if is_double { Origin::DoubleBounce } else { Origin::Posta },
             arrived: now,
             body: if report.eight_bit { BodyKind::EightBitMime } else { BodyKind::SevenBit },
             utf8: report.utf8,

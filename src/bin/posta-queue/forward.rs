@@ -154,7 +154,10 @@ pub fn send_on(office: &Bouncer, entry: &Entry, onward: &Onward, now: u64) -> Re
     let envelope = Envelope {
         sender: onward.sender.clone(),
         recipients: onward.to.clone(),
-        origin: Origin::Posta,
+        origin: match entry.envelope.origin {
+            Origin::DoubleBounce => Origin::DoubleBounce,
+            _ => Origin::Posta,
+        },
         arrived: now,
         utf8: entry.envelope.utf8 || onward.to.iter().any(|to| to.address.needs_utf8()),
         trace: trace::made_here(&office.hostname, own_id, &date(now)).into_bytes(),

@@ -173,7 +173,7 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
 /// ourselves for a user's `.forward`. Its sender may need a way back through us.
 fn comes_from_here(origin: &Origin) -> bool {
     match origin {
-        Origin::User { .. } | Origin::Posta => true,
+        Origin::User { .. } | Origin::Posta | Origin::DoubleBounce => true,
         Origin::Client { .. } => false,
     }
 }

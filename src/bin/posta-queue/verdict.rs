@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use posta::mail::address::{Mailbox, ReversePath};
+use posta::mail::envelope::Origin;
 use posta::mail::report::Action;
 use posta::mail::status::{Fate, Status};
 
@@ -75,7 +76,7 @@ impl Rules {
         let mut failed = Vec::new();
         let mut succeeded = Vec::new();
         for n in ended {
-            match wish(message, &message.targets[n as usize]) {
+            match self.wish(message, &message.targets[n as usize]) {
                 Wish::Failure => failed.push(n),
                 Wish::Success => succeeded.push(n),
                 Wish::Nothing => message.targets[n as usize].reported = true,
@@ -83,8 +84,50 @@ impl Rules {
             message.unsaved.push(Record::Reported { n, at: now });
         }
         let delayed = self.delayed(message, now);
-        let ends = [failed, succeeded].into_iter().flat_map(|targets| notices_of(message, targets, None));
+        let ends =
+            [failed, succeeded].into_iter().flat_map(|targets| self.notices_of(message, targets, None));
         ends.chain(delayed).collect()
+    }
+
+    /// What the sender wants to hear of a target that has ended (RFC 3461 5.2), with a log line where the
+    /// answer is a failure that nobody hears of.
+    fn wish(&self, message: &Message, target: &Target) -> Wish {
+        let envelope = &message.entry.envelope;
+        let (id, address) = (message.entry.id, &target.leaf.address);
+        let Some(recipient) = envelope.recipients.get(target.recipient as usize) else {
+            return Wish::Nothing;
+        };
+        let nobody = envelope.sender == ReversePath::Null;
+        if target.fate() == Some(Fate::Never) {
+            if !recipient.notify.wants_failure() {
+                log::info!("{id}: to=<{address}>: undeliverable; the sender asked not to be told (NOTIFY)");
+                return Wish::Nothing;
+            }
+            // RFC 5321 6.1: a bounce is never bounced. The postmaster may want to know of it, once.
+            if nobody && self.reader_of_double(message).is_none() {
+                log::warn!("{id}: to=<{address}>: undeliverable, and the null sender is not told: dropped");
+                return Wish::Nothing;
+            }
+            return Wish::Failure;
+        }
+        let passed_on = target.news.as_ref().is_some_and(|n| n.passed_on);
+        if recipient.notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
+    }
+
+    /// Who is told that a message of the null sender can't be delivered. Nobody, if it tells of such a
+    /// message itself.
+    fn reader_of_double(&self, message: &Message) -> Option<&Mailbox> {
+        let is_double = message.entry.envelope.origin == Origin::DoubleBounce;
+        self.double_bounces_to.as_ref().filter(|_| !is_double)
+    }
+
+    /// The notices about targets, one for each who is told.
+    fn notices_of(&self, message: &Message, targets: Vec<u32>, until: Option<u64>) -> Vec<Notice> {
+        let groups = match (&message.entry.envelope.sender, self.reader_of_double(message)) {
+            (ReversePath::Null, Some(reader)) => vec![(reader.clone(), targets)],
+            _ => by_sender(message, targets),
+        };
+        groups.into_iter().filter_map(|(to, targets)| notice(message, to, targets, until)).collect()
     }
 
     /// The notice of a delay, once for each message.
@@ -106,7 +149,7 @@ impl Rules {
         let until = Some(envelope.arrived.saturating_add(give_up.unwrap_or(self.usual.give_up)));
         message.warned = true;
         message.unsaved.push(Record::Warned { at: now });
-        let mut told: Vec<Notice> = notices_of(message, late, until).collect();
+        let mut told = self.notices_of(message, late, until);
         // Who leads nowhere yet is told of to the sender alone: no list has sent his copy on.
         if let (ReversePath::Mailbox(to), false) = (&message.entry.envelope.sender, astray.is_empty()) {
             match told.iter_mut().find(|notice| notice.to == *to) {
@@ -153,29 +196,6 @@ enum Wish {
     Nothing,
 }
 
-/// What the sender wants to hear of a target that has ended (RFC 3461 5.2), with a log line where the
-/// answer is a failure that nobody hears of.
-fn wish(message: &Message, target: &Target) -> Wish {
-    let envelope = &message.entry.envelope;
-    let (id, address) = (message.entry.id, &target.leaf.address);
-    let Some(recipient) = envelope.recipients.get(target.recipient as usize) else { return Wish::Nothing };
-    let nobody = envelope.sender == ReversePath::Null;
-    if target.fate() == Some(Fate::Never) {
-        // RFC 5321 6.1: a bounce is never bounced.
-        if nobody {
-            log::warn!("{id}: to=<{address}>: undeliverable, and the null sender is not told: dropped");
-            return Wish::Nothing;
-        }
-        if !recipient.notify.wants_failure() {
-            log::info!("{id}: to=<{address}>: undeliverable; the sender asked not to be told (NOTIFY)");
-            return Wish::Nothing;
-        }
-        return Wish::Failure;
-    }
-    let passed_on = target.news.as_ref().is_some_and(|n| n.passed_on);
-    if recipient.notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
-}
-
 /// Targets by who is told of them: copies of a list are reported to the list's owner.
 fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
     let mut groups: Vec<(Mailbox, Vec<u32>)> = Vec::new();
@@ -189,13 +209,6 @@ fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
         groups[at].1.push(n);
     }
     groups
-}
-
-/// The notices about targets, one for each who is told.
-fn notices_of(message: &Message, targets: Vec<u32>, until: Option<u64>) -> impl Iterator<Item = Notice> {
-    by_sender(message, targets)
-        .into_iter()
-        .filter_map(move |(to, targets)| notice(message, to, targets, until))
 }
 
 fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>) -> Option<Notice> {
@@ -264,6 +277,22 @@ mod tests {
         let mut late = sample("", &[("a@one", "")]);
         late.hear(0, News::ours(Status::new(4, 4, 1), "refused"), ARRIVED);
         assert!(rules().notices(&mut late, ARRIVED + 60 * MINUTE).is_empty());
+    }
+
+    #[test]
+    fn a_bounce_that_can_t_be_delivered_is_told_to_the_postmaster_once() {
+        let postmaster = Mailbox::parse("postmaster@x", false).unwrap();
+        let rules = Rules { double_bounces_to: Some(postmaster.clone()), ..rules() };
+        let mut message = sample("", &[("a@one", "SUCCESS"), ("b@two", ""), ("c@two", "NEVER")]);
+        message.hear(0, ok("local"), ARRIVED);
+        (1..3).for_each(|n| message.hear(n, no(), ARRIVED));
+        let told = rules.notices(&mut message, ARRIVED);
+        assert_eq!((told.len(), &told[0].to, told[0].targets.as_slice()), (1, &postmaster, &[1][..]));
+        let mut double = sample("", &[("postmaster@x", "")]);
+        let entry = std::sync::Arc::get_mut(&mut double.entry).unwrap();
+        entry.envelope.origin = Origin::DoubleBounce;
+        double.hear(0, no(), ARRIVED);
+        assert!(rules.notices(&mut double, ARRIVED).is_empty());
     }
 
     #[test]

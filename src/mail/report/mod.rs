@@ -92,6 +92,8 @@ pub struct Report<'a> {
     /// What comes back needs SMTPUTF8, or so do addresses that are named and came by SMTPUTF8: then the
     /// report may need it too. Addresses are written in ASCII else.
     pub utf8: bool,
+    /// The original has no sender, as reports have none: a postmaster is told in his place.
+    pub of_bounce: bool,
 }
 
 /// A report around the part of the original that is given back.
@@ -141,6 +143,7 @@ impl Report<'_> {
 
     fn header(&self, out: &mut String, boundary: &str, eight_bit: bool) -> std::fmt::Result {
         let subject = match self.worst() {
+            Action::Failed if self.of_bounce => "Undeliverable report (double bounce)",
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed => "Delayed mail (still being tried)",
             Action::Relayed | Action::Delivered => "Successful mail delivery report",
@@ -170,6 +173,10 @@ impl Report<'_> {
         }
         write!(out, "\r\nThis is the mail system at host {}.\r\n\r\n", self.hostname)?;
         out.push_str(match self.worst() {
+            Action::Failed if self.of_bounce => {
+                "A message without a sender, most often a report about an undelivered one, could not\r\n\
+                 be delivered to the recipients below. Nobody but you, the postmaster, is told.\r\n"
+            }
             Action::Failed => {
                 "Your message could not be delivered to the recipients below. It will not be\r\n\
                  tried again. The reason is given with each of them.\r\n"
@@ -309,6 +316,7 @@ mod tests {
             given_back: GivenBack::Header,
             eight_bit: false,
             utf8: false,
+            of_bounce: false,
         }
     }
 
