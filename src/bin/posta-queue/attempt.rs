@@ -452,7 +452,8 @@ mod tests {
         message.came.push(1);
         message.add(crate::message::Target::new(0, leaf.clone()));
         let (from, to) = (leaf.address, message.entry.envelope.recipients.clone());
-        message.onward.push(Onward { n: 0, from, sender: message.sender_of(0), to });
+        let sender = message.sender_of(0);
+        message.onward.push(Onward { n: 0, from, sender, to, of_list: false, is_expanded: false });
         runner.job_done(id, now());
         assert_eq!(runner.messages[&id].jobs, 2, "one ended, and one came");
         assert!(runner.note(id));

@@ -32,6 +32,8 @@ pub struct Notice {
     pub recipients: Vec<Reported>,
     /// It tells of a delay, not of an end: until when we try, in microseconds since 1970.
     pub until: Option<u64>,
+    /// It tells a list's owner of the list's copies, which the poster's ENVID and RET are not for.
+    pub of_list: bool,
 }
 
 /// Writes notices.
@@ -65,7 +67,7 @@ impl Bouncer {
             id: entry.id.as_str(),
             own_id: own_id.as_str(),
             to,
-            envid: envelope.envid.as_deref(),
+            envid: envelope.envid.as_deref().filter(|_| !notice.of_list),
             arrived: &date(envelope.arrived),
             date: &date(now),
             until: until.as_deref(),
@@ -110,6 +112,7 @@ impl Bouncer {
 fn given_back(entry: &Entry, notice: &Notice) -> GivenBack {
     let envelope = &entry.envelope;
     let is_whole = envelope.ret == Some(Ret::Full)
+        && !notice.of_list
         && notice.recipients.iter().any(|r| r.action == Action::Failed)
         && entry.size <= MOST_WHOLE
         && envelope.body != BodyKind::BinaryMime
@@ -214,7 +217,7 @@ mod tests {
         };
         let until = (action == Action::Delayed).then_some(1_795_560_000_000_000);
         let to = mailbox("alice@example.org");
-        let notice = Notice { to, targets: vec![0], recipients: vec![recipient], until };
+        let notice = Notice { to, targets: vec![0], recipients: vec![recipient], until, of_list: false };
         let own = bouncer.tell(&entry, &notice, 1_795_550_000_000_001).unwrap();
         let entry = spool.open(own, Place::New).unwrap();
         let mut text = vec![0; entry.size as usize];

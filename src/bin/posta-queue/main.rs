@@ -15,6 +15,7 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
+mod expansion;
 mod forward;
 mod ingest;
 mod listed;

@@ -2,7 +2,7 @@
 //!
 //! Times are microseconds since 1970.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::envelope::Origin;
@@ -75,8 +75,9 @@ impl Rules {
             .collect();
         let mut failed = Vec::new();
         let mut succeeded = Vec::new();
+        let expanded = message.expanded();
         for n in ended {
-            match self.wish(message, &message.targets[n as usize]) {
+            match self.wish(message, &message.targets[n as usize], &expanded) {
                 Wish::Failure => failed.push(n),
                 Wish::Success => succeeded.push(n),
                 Wish::Nothing => message.targets[n as usize].reported = true,
@@ -91,15 +92,12 @@ impl Rules {
 
     /// What the sender wants to hear of a target that has ended (RFC 3461 5.2), with a log line where the
     /// answer is a failure that nobody hears of.
-    fn wish(&self, message: &Message, target: &Target) -> Wish {
-        let envelope = &message.entry.envelope;
+    fn wish(&self, message: &Message, target: &Target, expanded: &HashSet<u32>) -> Wish {
         let (id, address) = (message.entry.id, &target.leaf.address);
-        let Some(recipient) = envelope.recipients.get(target.recipient as usize) else {
-            return Wish::Nothing;
-        };
-        let nobody = envelope.sender == ReversePath::Null;
+        let notify = message.wishes(target, expanded).notify;
+        let nobody = message.entry.envelope.sender == ReversePath::Null;
         if target.fate() == Some(Fate::Never) {
-            if !recipient.notify.wants_failure() {
+            if !notify.wants_failure() {
                 log::info!("{id}: to=<{address}>: undeliverable; the sender asked not to be told (NOTIFY)");
                 return Wish::Nothing;
             }
@@ -111,7 +109,7 @@ impl Rules {
             return Wish::Failure;
         }
         let passed_on = target.news.as_ref().is_some_and(|n| n.passed_on);
-        if recipient.notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
+        if notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
     }
 
     /// Who is told that a message of the null sender can't be delivered. Nobody, if it tells of such a
@@ -140,7 +138,8 @@ impl Rules {
         let wants = |recipient: u32| {
             envelope.recipients.get(recipient as usize).is_some_and(|r| r.notify.wants_delay())
         };
-        let is_late = |t: &Target| !t.is_final() && t.news.is_some() && wants(t.recipient);
+        let is_late =
+            |t: &Target| !t.is_final() && t.news.is_some() && (t.leaf.of_list || wants(t.recipient));
         let late: Vec<u32> =
             (0..).zip(&message.targets).filter(|(_, t)| is_late(t)).map(|(n, _)| n).collect();
         let astray = message.unresolved.iter().filter(|(n, _)| wants(*n));
@@ -152,9 +151,12 @@ impl Rules {
         let mut told = self.notices_of(message, late, until);
         // Who leads nowhere yet is told of to the sender alone: no list has sent his copy on.
         if let (ReversePath::Mailbox(to), false) = (&message.entry.envelope.sender, astray.is_empty()) {
-            match told.iter_mut().find(|notice| notice.to == *to) {
+            match told.iter_mut().find(|notice| notice.to == *to && !notice.of_list) {
                 Some(notice) => notice.recipients.extend(astray),
-                None => told.push(Notice { to: to.clone(), targets: Vec::new(), recipients: astray, until }),
+                None => {
+                    let (to, targets) = (to.clone(), Vec::new());
+                    told.push(Notice { to, targets, recipients: astray, until, of_list: false });
+                }
             }
         }
         told
@@ -196,13 +198,15 @@ enum Wish {
     Nothing,
 }
 
-/// Targets by who is told of them: copies of a list are reported to the list's owner.
+/// Targets by who is told of them: copies of a list are reported to the list's owner, and apart from
+/// what he may have sent himself.
 fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
     let mut groups: Vec<(Mailbox, Vec<u32>)> = Vec::new();
-    let mut places: HashMap<Mailbox, usize> = HashMap::new();
+    let mut places: HashMap<(Mailbox, bool), usize> = HashMap::new();
     for n in targets {
         let ReversePath::Mailbox(to) = message.sender_of(n) else { continue };
-        let at = *places.entry(to.clone()).or_insert(groups.len());
+        let of_list = message.targets[n as usize].leaf.of_list;
+        let at = *places.entry((to.clone(), of_list)).or_insert(groups.len());
         if at == groups.len() {
             groups.push((to, Vec::new()));
         }
@@ -214,6 +218,9 @@ fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
 fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>) -> Option<Notice> {
     let action = |n: u32| {
         let target = &message.targets[n as usize];
+        if let Some(expansion) = target.expansion() {
+            return expansion.action();
+        }
         match target.fate() {
             Some(Fate::Never) => Action::Failed,
             // RFC 2033 1: by LMTP mail goes into a mailbox, not on its way.
@@ -225,7 +232,8 @@ fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>)
         }
     };
     let recipients: Vec<_> = targets.iter().filter_map(|n| message.reported(*n, action(*n))).collect();
-    (!recipients.is_empty()).then_some(Notice { to, targets, recipients, until })
+    let of_list = targets.iter().all(|n| message.targets[*n as usize].leaf.of_list);
+    (!recipients.is_empty()).then_some(Notice { to, targets, recipients, until, of_list })
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub enum Action {
     Delivered,
     /// It was handed to a host that makes no such reports.
     Relayed,
+    /// It was sent on to several addresses; what becomes of it there is not told (RFC 3464 2.3.3).
+    Expanded,
 }
 
 impl Action {
@@ -32,6 +34,7 @@ impl Action {
             Action::Delayed => "delayed",
             Action::Delivered => "delivered",
             Action::Relayed => "relayed",
+            Action::Expanded => "expanded",
         }
     }
 }
@@ -146,7 +149,7 @@ impl Report<'_> {
             Action::Failed if self.of_bounce => "Undeliverable report (double bounce)",
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed => "Delayed mail (still being tried)",
-            Action::Relayed | Action::Delivered => "Successful mail delivery report",
+            Action::Relayed | Action::Expanded | Action::Delivered => "Successful mail delivery report",
         };
         write!(out, "Date: {}\r\n", self.date)?;
         write!(out, "From: Mail Delivery System <MAILER-DAEMON@{}>\r\n", self.hostname)?;
@@ -185,7 +188,7 @@ impl Report<'_> {
                 "Your message has not been delivered to the recipients below yet. You need to do\r\n\
                  nothing: it is still being tried.\r\n"
             }
-            Action::Relayed | Action::Delivered => {
+            Action::Relayed | Action::Expanded | Action::Delivered => {
                 "Your message was delivered to the recipients below, as you asked to be told.\r\n"
             }
         });
