@@ -401,7 +401,7 @@ impl Runner<'_> {
                 news.push(Record::Target {
                     n,
                     recipient: n,
-                    leaf: Leaf { address, target, place: None, sender: None },
+                    leaf: Leaf { address, target, place: None, sender: None, of_list: false },
                 });
             }
             news.push(Record::Expanded);

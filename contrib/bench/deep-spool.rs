@@ -92,6 +92,7 @@ fn history(envelope: &Envelope, hop: &Hop, now: Duration) -> [Record; 4] {
         target: Target::Smtp(hop.clone()),
         place: None,
         sender: None,
+        of_list: false,
     };
     let text = "connect to 192.0.2.1:25: connection refused".to_string();
     let status = Status::new(4, 4, 1);

@@ -33,6 +33,11 @@ pub(super) fn contradictions(config: &Config, reading: &mut Reading<'_>) {
         let set = both.into_iter().find(|setting| reading.is_set(setting));
         reading.fault_of(set.unwrap_or(both[0]), what);
     }
+    let told = queue.double_bounces_to.as_deref();
+    if let Some(text) = told.filter(|text| super::address(text, &config.hostname).is_none()) {
+        let what = format!("double_bounces_to: {} is no address; \"postmaster\" is one", quoted(text));
+        reading.fault_of("queue.double_bounces_to", what);
+    }
 }
 
 /// What this build can't do, and what nobody could.

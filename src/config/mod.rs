@@ -12,6 +12,8 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::mail::address::Mailbox;
+
 use crate::courier::request::Hop;
 
 mod check;
@@ -132,6 +134,14 @@ pub struct Fault {
     pub column: usize,
     /// What is wrong, and where it helps, what was perhaps meant.
     pub what: String,
+}
+
+/// The address that a setting names: a whole one, or a name of this host. `None`: it is neither.
+pub fn address(text: &str, hostname: &str) -> Option<Mailbox> {
+    match text.contains('@') {
+        true => Mailbox::parse(text, true).ok(),
+        false => Mailbox::from_parts(text, hostname).ok(),
+    }
 }
 
 /// Where posta.toml is unless `-c` says otherwise.
@@ -385,6 +395,7 @@ mod tests {
             ("[[listen]]\naddress = '[::1]:24'\nlmtp = true\nsubmission = true", 4, "not over LMTP"),
             ("[queue]\nfirst_retry = '1d'", 2, "longer than longest_retry"),
             ("[queue]\nlongest_retry = '1m'", 2, "longer than longest_retry"),
+            ("[queue]\ndouble_bounces_to = 'a@b@'", 2, "is no address"),
             (
                 "[domains]\n'a.example' = { users = 'system' }\n'A.Example.' = { relay = 'mx' }",
                 3,

@@ -354,6 +354,8 @@ section! {
         first_retry: Duration = Span, "5m", "The wait after the first attempt.";
         longest_retry: Duration = Span, "4h", "The longest wait between two attempts.";
         slots: usize = Number { least: 1, most: 1_000_000 }, 1000, "Messages worked on at once.";
+        double_bounces_to: Option<String> = Maybe(Text), "",
+            "Who is told of bounces that can't be delivered, as \"postmaster\". Empty: they are dropped.";
         history: Duration = Span, "14d", "How long what became of a message is kept, for postactl show. \"0s\": not at all.";
         history_size: u64 = Size, "200M", "The most that is kept of it.";
         metrics_file: Option<PathBuf> = Maybe(Path), "",

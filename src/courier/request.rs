@@ -123,6 +123,9 @@ pub struct Leaf {
     /// The sender that this copy goes out with and is returned to, if it isn't the message's own: a
     /// list's owner, a forwarder.
     pub sender: Option<Mailbox>,
+    /// It is a copy of a mailing list, which has an owner: what the poster wants to be told of is no
+    /// business of the list's members (RFC 3461 5.2.7.1).
+    pub of_list: bool,
 }
 
 impl Request {
@@ -235,6 +238,7 @@ impl Leaf {
         let mut w = Writer::default();
         w.put_text("to", &self.address);
         w.put_some("from", self.sender.as_ref().map(ToString::to_string));
+        w.put_some("list", self.of_list.then_some(""));
         self.target.encode(&mut w);
         if let Some(place) = &self.place {
             place.encode(&mut w);
@@ -250,8 +254,9 @@ impl Leaf {
             Some(text) => Some(Mailbox::parse(text, true).map_err(|_| FieldError::Value("from"))?),
             None => None,
         };
+        let of_list = r.optional("list")?.is_some();
         let (target, place) = (Target::decode(&mut r)?, Place::decode(&mut r)?);
-        let leaf = Leaf { address, target, place, sender };
+        let leaf = Leaf { address, target, place, sender, of_list };
         if r.is_done() { Ok(leaf) } else { Err(FieldError::Value("to")) }
     }
 }
@@ -441,12 +446,19 @@ mod tests {
         let place = Some(Place::Home(Box::new(Place::Mbox("/var/mail/a".into()))));
         let owner = Owner::Ids(1000, 100, "/home/a".into());
         for leaf in [
-            Leaf { address: address.clone(), target: Target::Local(owner), place, sender: None },
+            Leaf {
+                address: address.clone(),
+                target: Target::Local(owner),
+                place,
+                sender: None,
+                of_list: false,
+            },
             Leaf {
                 sender: Some(address.clone()),
                 address,
                 target: Target::Mx("example.net".into()),
                 place: None,
+                of_list: true,
             },
         ] {
             assert_eq!(Leaf::decode(&leaf.encode().unwrap()), Ok(leaf));

@@ -146,6 +146,9 @@ pub enum Origin {
     },
     /// posta itself: a delivery status notification, or a copy that a user's `.forward` sends on.
     Posta,
+    /// posta itself: it tells the postmaster of a bounce that could not be delivered. If that can't be
+    /// delivered either, nobody is told.
+    DoubleBounce,
 }
 
 /// Undoes xtext (RFC 3461 4), in which ENVID and ORCPT come: `+` and two hexadecimal digits in

@@ -474,6 +474,7 @@ mod tests {
             target: Target::Local(Owner::Account("mail".into())),
             place: Some(Place::Maildir("/var/mail/root/".into())),
             sender: None,
+            of_list: false,
         }
     }
 

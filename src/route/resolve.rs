@@ -295,7 +295,7 @@ impl<'r> Walk<'r> {
     fn sent_as(&mut self, leaf: Leaf, sender: Option<Mailbox>) -> bool {
         let changed =
             sender.or_else(|| self.sender.clone()).filter(|now| Some(now) != self.accepted.as_ref());
-        let leaf = Leaf { sender: changed, ..leaf };
+        let leaf = Leaf { sender: changed, of_list: !self.owners.is_empty(), ..leaf };
         self.step(|| Step::of(format!("{}: {}", leaf.address, destination(&leaf))));
         let mark = match &leaf.target {
             Target::Local(owner) => Mark::Local(owner, &leaf.place),

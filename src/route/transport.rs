@@ -160,7 +160,13 @@ fn caller() -> Owner {
 }
 
 fn local(address: &Mailbox, owner: Owner, place: Place) -> Leaf {
-    Leaf { address: address.clone(), target: Target::Local(owner), place: Some(place), sender: None }
+    Leaf {
+        address: address.clone(),
+        target: Target::Local(owner),
+        place: Some(place),
+        sender: None,
+        of_list: false,
+    }
 }
 
 /// A command or file that an alias names.
@@ -175,7 +181,7 @@ pub(super) fn alias_file(address: &Mailbox, path: &str) -> Leaf {
 
 /// Mail that goes to other servers.
 pub(super) fn away(address: &Mailbox, target: Target) -> Leaf {
-    Leaf { address: address.clone(), target, place: None, sender: None }
+    Leaf { address: address.clone(), target, place: None, sender: None, of_list: false }
 }
 
 /// `relay = "mx"`: an address literal has no MX but is the host itself (RFC 5321 4.1.3).

@@ -159,6 +159,7 @@ fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
             put(out, "name", name.as_bytes());
         }
         Origin::Posta => put(out, "origin", b"posta"),
+        Origin::DoubleBounce => put(out, "origin", b"double-bounce"),
     }
 }
 
@@ -240,6 +241,7 @@ fn read_origin(lines: &mut Lines<'_>) -> Result<Origin, FormatError> {
         }
         b"user" => Origin::User { uid: lines.number("uid")?, name: lines.text("name")? },
         b"posta" => Origin::Posta,
+        b"double-bounce" => Origin::DoubleBounce,
         _ => return Err(FormatError::Value("origin")),
     })
 }
@@ -337,6 +339,7 @@ pub(super) mod tests {
         let client = (prop::option::of(any::<std::net::IpAddr>()), ".{0,20}", prop::option::of(".{0,9}"));
         prop_oneof![
             Just(Origin::Posta),
+            Just(Origin::DoubleBounce),
             (any::<u32>(), "(?s).{0,20}").prop_map(|(uid, name)| Origin::User { uid, name }),
             client.prop_map(|(address, helo, login)| Origin::Client {
                 address,

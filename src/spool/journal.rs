@@ -307,7 +307,13 @@ pub(super) mod tests {
 
     fn expansion() -> Vec<Record> {
         let address = Mailbox::parse("bob@example.net", false).unwrap();
-        let leaf = Leaf { address, target: Target::Mx("example.net".into()), place: None, sender: None };
+        let leaf = Leaf {
+            address,
+            target: Target::Mx("example.net".into()),
+            place: None,
+            sender: None,
+            of_list: false,
+        };
         let target = |n| Record::Target { n, recipient: 0, leaf: leaf.clone() };
         vec![target(0), target(1), Record::Expanded]
     }

@@ -317,6 +317,7 @@ mod tests {
             target: Target::Smtp(Hop::Host("mx.example".into(), 25)),
             place: None,
             sender: None,
+            of_list: false,
         };
         let target = Record::Target { n: 0, recipient: 3, leaf };
         let line = line_of(&target);
@@ -332,7 +333,8 @@ mod tests {
     #[test]
     fn what_would_not_read_back_is_not_written() {
         let address = Mailbox::from_parts("a", &"İ".repeat(31)).unwrap();
-        let leaf = Leaf { address, target: Target::Mx("x".into()), place: None, sender: None };
+        let leaf =
+            Leaf { address, target: Target::Mx("x".into()), place: None, sender: None, of_list: false };
         let mut out = Vec::new();
         assert_eq!(Record::Target { n: 0, recipient: 0, leaf }.put(&mut out, 7), None);
         assert!(out.is_empty());

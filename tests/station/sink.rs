@@ -22,13 +22,24 @@ pub struct Arrived {
 pub struct Sink {
     arrived: Arc<Mutex<Vec<Arrived>>>,
     named: Arc<Mutex<HashMap<String, u32>>>,
+    /// What EHLO is answered with besides the usual.
+    more: &'static str,
 }
 
 impl Sink {
     /// Listens at `address` until the test ends.
     pub fn start(address: SocketAddr) -> Sink {
+        Sink::offering(address, "")
+    }
+
+    /// One that offers DSN too: what is wished stands behind sender and recipients.
+    pub fn with_dsn(address: SocketAddr) -> Sink {
+        Sink::offering(address, "250-DSN\r\n")
+    }
+
+    fn offering(address: SocketAddr, more: &'static str) -> Sink {
         let listener = TcpListener::bind(address).unwrap();
-        let sink = Sink { arrived: Arc::default(), named: Arc::default() };
+        let sink = Sink { arrived: Arc::default(), named: Arc::default(), more };
         let serving = sink.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -71,9 +82,10 @@ impl Sink {
             }
             let verb = line.get(..4).unwrap_or_default().to_uppercase();
             match verb.as_str() {
-                "EHLO" => out.write_all(
-                    b"250-sink.example\r\n250-PIPELINING\r\n250-SIZE 100000000\r\n250 8BITMIME\r\n",
-                )?,
+                "EHLO" => {
+                    let usual = "250-PIPELINING\r\n250-SIZE 100000000\r\n250 8BITMIME\r\n";
+                    write!(out, "250-sink.example\r\n{}{usual}", self.more)?;
+                }
                 "MAIL" => {
                     mail.from = line[10..].trim_end().to_string();
                     mail.to.clear();

@@ -15,16 +15,18 @@ impl Message {
         let envelope = &self.entry.envelope;
         let mut recipients = Vec::with_capacity(job.targets.len());
         let mut served = std::collections::HashSet::new();
+        let expanded = self.expanded();
         for &n in &job.targets {
             let target = self.targets.get(n as usize)?;
             let recipient = envelope.recipients.get(target.recipient as usize)?;
+            let wishes = self.wishes(target, &expanded);
             served.insert(target.recipient);
             recipients.push(Rcpt {
                 n,
                 address: target.leaf.address.clone(),
                 original: recipient.address.clone(),
-                notify: recipient.notify,
-                orcpt: recipient.original.clone(),
+                notify: wishes.notify,
+                orcpt: wishes.original,
                 place: target.leaf.place.clone(),
             });
         }
@@ -33,8 +35,8 @@ impl Message {
             job: job.number,
             id: self.entry.id,
             sender: self.sender_of(*job.targets.first()?),
-            ret: envelope.ret,
-            envid: envelope.envid.clone(),
+            ret: envelope.ret.filter(|_| !first.leaf.of_list),
+            envid: envelope.envid.clone().filter(|_| !first.leaf.of_list),
             body: envelope.body,
             utf8: envelope.utf8,
             require_tls: envelope.require_tls,
@@ -56,7 +58,7 @@ impl Message {
         Some(Reported {
             action,
             address: target.leaf.address.clone(),
-            original: recipient.original.clone(),
+            original: recipient.original.clone().filter(|_| !target.leaf.of_list),
             status: news.status,
             text: news.text.clone(),
             relay: news.relay.clone(),

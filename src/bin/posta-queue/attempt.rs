@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use posta::mail::address::Mailbox;
+use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::id::Id;
 use posta::mail::status::{Fate, Status};
 
@@ -216,7 +216,9 @@ impl Runner {
         for (notice, targets) in told {
             self.counters.notices += 1;
             let about = targets.len();
-            let line = format!("{id}: sender notified: {notice} (about {about} recipients)");
+            let whom =
+                if message.entry.envelope.sender == ReversePath::Null { "postmaster" } else { "sender" };
+            let line = format!("{id}: {whom} notified: {notice} (about {about} recipients)");
             told_of.push(line);
             for n in targets {
                 if let Some(target) = message.targets.get_mut(n as usize) {
@@ -453,7 +455,8 @@ mod tests {
         message.came.push(1);
         message.add(crate::message::Target::new(0, leaf.clone()));
         let (from, to) = (leaf.address, message.entry.envelope.recipients.clone());
-        message.onward.push(Onward { n: 0, from, sender: message.sender_of(0), to });
+        let sender = message.sender_of(0);
+        message.onward.push(Onward { n: 0, from, sender, to, of_list: false, is_expanded: false });
         runner.job_done(id, now());
         assert_eq!(runner.messages[&id].jobs, 2, "one ended, and one came");
         assert!(runner.note(id));

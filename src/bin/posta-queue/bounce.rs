@@ -32,6 +32,8 @@ pub struct Notice {
     pub recipients: Vec<Reported>,
     /// It tells of a delay, not of an end: until when we try, in microseconds since 1970.
     pub until: Option<u64>,
+    /// It tells a list's owner of the list's copies, which the poster's ENVID and RET are not for.
+    pub of_list: bool,
 }
 
 /// Writes notices.
@@ -46,8 +48,8 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Composes a notice about `entry` and commits it; gives its queue id. Nothing is ever sent to a
-    /// null sender: the caller does not ask.
+    /// Composes a notice about `entry` and commits it; gives its queue id. Of a message of the null
+    /// sender it tells the postmaster, and that notice makes no other.
     pub fn tell(&self, entry: &Entry, notice: &Notice, now: u64) -> Result<Id, SpoolError> {
         let to = &notice.to;
         let mut draft = Draft::begin(&self.spool)?;
@@ -58,12 +60,14 @@ impl Bouncer {
         let is_named_in_utf8 = || notice.recipients.iter().any(|r| r.address.needs_utf8());
         let own_id = draft.id();
         let until = notice.until.map(date);
+        // Of what nobody has sent the postmaster is told, and he only once.
+        let is_double = envelope.sender == ReversePath::Null;
         let report = Report {
             hostname: &self.hostname,
             id: entry.id.as_str(),
             own_id: own_id.as_str(),
             to,
-            envid: envelope.envid.as_deref(),
+            envid: envelope.envid.as_deref().filter(|_| !notice.of_list),
             arrived: &date(envelope.arrived),
             date: &date(now),
             until: until.as_deref(),
@@ -74,6 +78,7 @@ impl Bouncer {
                 GivenBack::Whole => !is_plain || has_eight_bit(entry)?,
             },
             utf8: envelope.utf8 && (!is_plain || is_named_in_utf8()),
+            of_bounce: is_double,
         }
         .compose();
         draft.push(&report.before)?;
@@ -91,7 +96,7 @@ impl Bouncer {
             ret: envelope.require_tls.then_some(Ret::Headers),
             envid: None,
             recipients: vec![Recipient::plain(to.clone())],
-            origin: Origin::Posta,
+            origin: if is_double { Origin::DoubleBounce } else { Origin::Posta },
             arrived: now,
             body: if report.eight_bit { BodyKind::EightBitMime } else { BodyKind::SevenBit },
             utf8: report.utf8,
@@ -107,6 +112,7 @@ impl Bouncer {
 fn given_back(entry: &Entry, notice: &Notice) -> GivenBack {
     let envelope = &entry.envelope;
     let is_whole = envelope.ret == Some(Ret::Full)
+        && !notice.of_list
         && notice.recipients.iter().any(|r| r.action == Action::Failed)
         && entry.size <= MOST_WHOLE
         && envelope.body != BodyKind::BinaryMime
@@ -211,7 +217,7 @@ mod tests {
         };
         let until = (action == Action::Delayed).then_some(1_795_560_000_000_000);
         let to = mailbox("alice@example.org");
-        let notice = Notice { to, targets: vec![0], recipients: vec![recipient], until };
+        let notice = Notice { to, targets: vec![0], recipients: vec![recipient], until, of_list: false };
         let own = bouncer.tell(&entry, &notice, 1_795_550_000_000_001).unwrap();
         let entry = spool.open(own, Place::New).unwrap();
         let mut text = vec![0; entry.size as usize];

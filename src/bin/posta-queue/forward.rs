@@ -8,7 +8,7 @@
 use std::os::unix::fs::FileExt;
 
 use posta::mail::address::{Mailbox, ReversePath};
-use posta::mail::envelope::{Envelope, Origin, Recipient};
+use posta::mail::envelope::{Envelope, Notify, Origin, Recipient};
 use posta::mail::id::Id;
 use posta::mail::status::Status;
 use posta::mail::trace;
@@ -20,6 +20,7 @@ use posta::spool::{Draft, Entry, SpoolError};
 
 use crate::bounce::Bouncer;
 use crate::clerk::End;
+use crate::expansion::Expansion;
 use crate::message::{Message, News, Target};
 use crate::runner::{NOTE_AFTER, Runner, date, now};
 
@@ -37,6 +38,10 @@ pub struct Onward {
     pub sender: ReversePath,
     /// To whom, with the wishes of the recipient that it comes from.
     pub to: Vec<Recipient>,
+    /// It is a copy of a list: ENVID and RET of the poster do not go along.
+    pub of_list: bool,
+    /// The sender is told that it went to several, and of no more successes.
+    pub is_expanded: bool,
 }
 
 impl Message {
@@ -48,6 +53,7 @@ impl Message {
         let Some((recipient, leaf, named)) = home else {
             return Some(News::ours(Status::new(4, 3, 0), "the delivery program forwards what is no home's"));
         };
+        let goes_to = forward.addresses.len() + forward.places.len();
         for place in forward.places {
             let leaf = Leaf { place: Some(place), ..leaf.clone() };
             if !self.targets.iter().any(|target| target.leaf == leaf) {
@@ -62,22 +68,26 @@ impl Message {
                 self.onward.iter().filter(|onward| same_home(&self.targets[onward.n as usize].leaf));
             !pending.flat_map(|onward| &onward.to).any(|to| to.address == *address)
         };
-        let to = |address| Recipient { address, ..named.clone() };
+        let is_expanded =
+            named.notify.success && self.entry.envelope.sender != ReversePath::Null && goes_to > 1;
+        let notify = Notify { success: named.notify.success && !is_expanded, ..named.notify };
+        let to = |address| Recipient { address, notify, ..named.clone() };
         let to: Vec<Recipient> = forward.addresses.into_iter().filter(fresh).map(to).collect();
         if to.is_empty() {
             return Some(heard);
         }
-        self.onward.push(Onward { n, from: leaf.address, sender: self.sender_of(n), to });
+        let (sender, of_list) = (self.sender_of(n), leaf.of_list);
+        self.onward.push(Onward { n, from: leaf.address, sender, to, of_list, is_expanded });
         None
     }
 
-    /// A target that is a user's home, and the envelope's recipient that it comes from.
+    /// A target that is a user's home, the envelope's recipient that it comes from, and its wishes.
     fn home(&self, n: u32) -> Option<(u32, Leaf, Recipient)> {
         let target = self.targets.get(n as usize)?;
-        let named = self.entry.envelope.recipients.get(target.recipient as usize)?;
+        let wishes = self.wishes(target, &self.expanded());
         let is_home =
             matches!((&target.leaf.target, &target.leaf.place), (Where::Local(_), Some(Place::Home(_))));
-        is_home.then(|| (target.recipient, target.leaf.clone(), named.clone()))
+        is_home.then(|| (target.recipient, target.leaf.clone(), wishes))
     }
 
     /// Copies that are still to be sent on. What was given up in the meantime is not.
@@ -125,9 +135,11 @@ impl Runner {
         let now = now();
         let Some(message) = self.messages.get_mut(&id) else { return };
         for (n, copy) in sent {
+            let is_expanded = message.onward.iter().any(|onward| onward.n == *n && onward.is_expanded);
             message.onward.retain(|onward| onward.n != *n);
             let news = News::ours(Status::new(2, 0, 0), format!("forwarded as {copy}"));
-            message.hear(*n, News { relay: "local".into(), passed_on: true, ..news }, now);
+            let relay = if is_expanded { Expansion::Alias.word() } else { "local" };
+            message.hear(*n, News { relay: relay.into(), passed_on: !is_expanded, ..news }, now);
         }
         let targets: Vec<u32> = sent.iter().map(|(n, _)| *n).collect();
         self.log_targets(id, &targets, now);
@@ -154,8 +166,13 @@ pub fn send_on(office: &Bouncer, entry: &Entry, onward: &Onward, now: u64) -> Re
     let envelope = Envelope {
         sender: onward.sender.clone(),
         recipients: onward.to.clone(),
-        origin: Origin::Posta,
+        origin: match entry.envelope.origin {
+            Origin::DoubleBounce => Origin::DoubleBounce,
+            _ => Origin::Posta,
+        },
         arrived: now,
+        ret: entry.envelope.ret.filter(|_| !onward.of_list),
+        envid: entry.envelope.envid.clone().filter(|_| !onward.of_list),
         utf8: entry.envelope.utf8 || onward.to.iter().any(|to| to.address.needs_utf8()),
         trace: trace::made_here(&office.hostname, own_id, &date(now)).into_bytes(),
         ..entry.envelope.clone()

@@ -171,6 +171,7 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
                     let same = "delivered with another recipient of this message";
                     settle(message, n, News::ours(Status::new(2, 1, 5), same), now);
                 }
+                message.note_expansion(n, before, now);
                 failures.into_iter().for_each(|failure| tell_owner(message, n, failure, now));
             }
             Err(why) => {
@@ -218,7 +219,7 @@ fn ask_terms(message: &mut Message, router: &Router, now: u64) {
 /// ourselves for a user's `.forward`. Its sender may need a way back through us.
 fn comes_from_here(origin: &Origin) -> bool {
     match origin {
-        Origin::User { .. } | Origin::Posta => true,
+        Origin::User { .. } | Origin::Posta | Origin::DoubleBounce => true,
         Origin::Client { .. } => false,
     }
 }
@@ -229,7 +230,10 @@ fn tell_owner(message: &mut Message, recipient: u32, failure: Failure, now: u64)
     let Failure { address, why, owner: Some(owner) } = failure else { return };
     let Ok(address) = Mailbox::parse(&address, true) else { return };
     let target = Where::Mx(address.domain().to_string());
-    message.add(Target::new(recipient, Leaf { address, target, place: None, sender: Some(owner) }));
+    message.add(Target::new(
+        recipient,
+        Leaf { address, target, place: None, sender: Some(owner), of_list: true },
+    ));
     message.hear(message.targets.len() as u32 - 1, News::ours(why.status, why.text), now);
 }
 
@@ -264,7 +268,7 @@ pub fn settle(message: &mut Message, recipient: u32, news: News, now: u64) {
     let Some(named) = message.entry.envelope.recipients.get(recipient as usize) else { return };
     let address = named.address.clone();
     let target = Where::Mx(address.domain().to_string());
-    message.add(Target::new(recipient, Leaf { address, target, place: None, sender: None }));
+    message.add(Target::new(recipient, Leaf { address, target, place: None, sender: None, of_list: false }));
     message.hear(message.targets.len() as u32 - 1, news, now);
 }
 

@@ -16,6 +16,7 @@ mod desk;
 mod destination;
 mod dispatch;
 mod export;
+mod expansion;
 mod forward;
 mod ingest;
 mod listed;

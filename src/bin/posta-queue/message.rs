@@ -213,7 +213,8 @@ impl Message {
     }
 
     /// What is to be tried, as parts of one destination on the same terms, one sender and at most 100
-    /// recipients each.
+    /// recipients each. A list's copies are apart from others, since they go out without the poster's
+    /// wishes.
     pub fn parts(&self) -> Vec<Part> {
         self.parts_of(|_, target| !target.is_final() && !target.astray)
     }
@@ -231,11 +232,11 @@ impl Message {
 
     fn parts_of(&self, wanted: impl Fn(u32, &Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let mut open: HashMap<(String, Option<&Mailbox>, Option<&Relaying>), usize> = HashMap::new();
+        let mut open: HashMap<(String, Option<&Mailbox>, Option<&Relaying>, bool), usize> = HashMap::new();
         for (n, target) in (0..).zip(&self.targets).filter(|(n, t)| wanted(*n, t)) {
             let (hand, destination) = of_target(&target.leaf.target);
             let relaying = target.relaying.as_deref();
-            let together = (destination, target.leaf.sender.as_ref(), relaying);
+            let together = (destination, target.leaf.sender.as_ref(), relaying, target.leaf.of_list);
             let at = open.get(&together).copied().filter(|at| parts[*at].targets.len() < MAX_RECIPIENTS);
             match at {
                 Some(at) => parts[at].targets.push(n),
@@ -352,9 +353,14 @@ pub mod tests {
             } else {
                 Where::Mx(address.domain().to_string())
             };
-            message.add(Target::new(n, Leaf { address, target, place: None, sender: None }));
+            message.add(Target::new(n, Leaf { address, target, place: None, sender: None, of_list: false }));
         }
         message
+    }
+
+    /// A copy for `address` that goes where `other` goes.
+    pub fn leaf_of(address: Mailbox, other: &Leaf, of_list: bool) -> Leaf {
+        Leaf { address, of_list, ..other.clone() }
     }
 
     #[test]

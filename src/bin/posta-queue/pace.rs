@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use posta::mail::address::Mailbox;
+
 use crate::message::Target;
 
 /// The wishes.
@@ -15,6 +17,8 @@ pub struct Rules {
     pub special: Arc<[Special]>,
     /// After this the sender is told that it takes longer; 0: never.
     pub warn_after: u64,
+    /// Who is told of bounces that can't be delivered; nobody: they are dropped.
+    pub double_bounces_to: Option<Mailbox>,
 }
 
 /// How often, and for how long.
@@ -88,7 +92,7 @@ pub mod tests {
 
     pub fn rules(special: Vec<Special>) -> Rules {
         let usual = Pace { give_up: 100 * MINUTE, first_retry: 5 * MINUTE, longest_retry: 240 * MINUTE };
-        Rules { usual, special: special.into(), warn_after: 50 * MINUTE }
+        Rules { usual, special: special.into(), warn_after: 50 * MINUTE, double_bounces_to: None }
     }
 
     #[test]

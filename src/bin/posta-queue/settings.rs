@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use posta::config::Config;
+use posta::mail::address::Mailbox;
+
+use posta::config::{self, Config};
 use posta::logbook::history::Keep;
 
 use crate::pace::{Pace, Rules, Special};
@@ -14,6 +16,12 @@ const LOCAL_WINDOW: usize = 250;
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whoever is told of bounces that can't be delivered; the configuration was found good, so it is an
+/// address if it is anything.
+fn double_bounces_to(config: &Config) -> Option<Mailbox> {
+    config::address(config.queue.double_bounces_to.as_deref()?, &config.hostname)
 }
 
 /// `[queue]` and `[[retry]]`: when to retry, warn and give up.
@@ -37,6 +45,7 @@ pub fn rules(config: &Config) -> Rules {
         usual: pace(queue.give_up, queue.first_retry, queue.longest_retry),
         special: special.collect(),
         warn_after: micros(queue.warn_after),
+        double_bounces_to: double_bounces_to(config),
     }
 }
 

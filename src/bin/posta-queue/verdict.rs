@@ -2,9 +2,10 @@
 //!
 //! Times are microseconds since 1970.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use posta::mail::address::{Mailbox, ReversePath};
+use posta::mail::envelope::Origin;
 use posta::mail::report::Action;
 use posta::mail::status::{Fate, Status};
 
@@ -74,8 +75,9 @@ impl Rules {
             .collect();
         let mut failed = Vec::new();
         let mut succeeded = Vec::new();
+        let expanded = message.expanded();
         for n in ended {
-            match wish(message, &message.targets[n as usize]) {
+            match self.wish(message, &message.targets[n as usize], &expanded) {
                 Wish::Failure => failed.push(n),
                 Wish::Success => succeeded.push(n),
                 Wish::Nothing => message.targets[n as usize].reported = true,
@@ -83,8 +85,47 @@ impl Rules {
             message.unsaved.push(Record::Reported { n, at: now });
         }
         let delayed = self.delayed(message, now);
-        let ends = [failed, succeeded].into_iter().flat_map(|targets| notices_of(message, targets, None));
+        let ends =
+            [failed, succeeded].into_iter().flat_map(|targets| self.notices_of(message, targets, None));
         ends.chain(delayed).collect()
+    }
+
+    /// What the sender wants to hear of a target that has ended (RFC 3461 5.2), with a log line where the
+    /// answer is a failure that nobody hears of.
+    fn wish(&self, message: &Message, target: &Target, expanded: &HashSet<u32>) -> Wish {
+        let (id, address) = (message.entry.id, &target.leaf.address);
+        let notify = message.wishes(target, expanded).notify;
+        let nobody = message.entry.envelope.sender == ReversePath::Null;
+        if target.fate() == Some(Fate::Never) {
+            if !notify.wants_failure() {
+                log::info!("{id}: to=<{address}>: undeliverable; the sender asked not to be told (NOTIFY)");
+                return Wish::Nothing;
+            }
+            // RFC 5321 6.1: a bounce is never bounced. The postmaster may want to know of it, once.
+            if nobody && self.reader_of_double(message).is_none() {
+                log::warn!("{id}: to=<{address}>: undeliverable, and the null sender is not told: dropped");
+                return Wish::Nothing;
+            }
+            return Wish::Failure;
+        }
+        let passed_on = target.news.as_ref().is_some_and(|n| n.passed_on);
+        if notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
+    }
+
+    /// Who is told that a message of the null sender can't be delivered. Nobody, if it tells of such a
+    /// message itself.
+    fn reader_of_double(&self, message: &Message) -> Option<&Mailbox> {
+        let is_double = message.entry.envelope.origin == Origin::DoubleBounce;
+        self.double_bounces_to.as_ref().filter(|_| !is_double)
+    }
+
+    /// The notices about targets, one for each who is told.
+    fn notices_of(&self, message: &Message, targets: Vec<u32>, until: Option<u64>) -> Vec<Notice> {
+        let groups = match (&message.entry.envelope.sender, self.reader_of_double(message)) {
+            (ReversePath::Null, Some(reader)) => vec![(reader.clone(), targets)],
+            _ => by_sender(message, targets),
+        };
+        groups.into_iter().filter_map(|(to, targets)| notice(message, to, targets, until)).collect()
     }
 
     /// The notice of a delay, once for each message.
@@ -97,7 +138,8 @@ impl Rules {
         let wants = |recipient: u32| {
             envelope.recipients.get(recipient as usize).is_some_and(|r| r.notify.wants_delay())
         };
-        let is_late = |t: &Target| !t.is_final() && t.news.is_some() && wants(t.recipient);
+        let is_late =
+            |t: &Target| !t.is_final() && t.news.is_some() && (t.leaf.of_list || wants(t.recipient));
         let late: Vec<u32> =
             (0..).zip(&message.targets).filter(|(_, t)| is_late(t)).map(|(n, _)| n).collect();
         let astray = message.unresolved.iter().filter(|(n, _)| wants(*n));
@@ -106,12 +148,15 @@ impl Rules {
         let until = Some(envelope.arrived.saturating_add(give_up.unwrap_or(self.usual.give_up)));
         message.warned = true;
         message.unsaved.push(Record::Warned { at: now });
-        let mut told: Vec<Notice> = notices_of(message, late, until).collect();
+        let mut told = self.notices_of(message, late, until);
         // Who leads nowhere yet is told of to the sender alone: no list has sent his copy on.
         if let (ReversePath::Mailbox(to), false) = (&message.entry.envelope.sender, astray.is_empty()) {
-            match told.iter_mut().find(|notice| notice.to == *to) {
+            match told.iter_mut().find(|notice| notice.to == *to && !notice.of_list) {
                 Some(notice) => notice.recipients.extend(astray),
-                None => told.push(Notice { to: to.clone(), targets: Vec::new(), recipients: astray, until }),
+                None => {
+                    let (to, targets) = (to.clone(), Vec::new());
+                    told.push(Notice { to, targets, recipients: astray, until, of_list: false });
+                }
             }
         }
         told
@@ -153,36 +198,15 @@ enum Wish {
     Nothing,
 }
 
-/// What the sender wants to hear of a target that has ended (RFC 3461 5.2), with a log line where the
-/// answer is a failure that nobody hears of.
-fn wish(message: &Message, target: &Target) -> Wish {
-    let envelope = &message.entry.envelope;
-    let (id, address) = (message.entry.id, &target.leaf.address);
-    let Some(recipient) = envelope.recipients.get(target.recipient as usize) else { return Wish::Nothing };
-    let nobody = envelope.sender == ReversePath::Null;
-    if target.fate() == Some(Fate::Never) {
-        // RFC 5321 6.1: a bounce is never bounced.
-        if nobody {
-            log::warn!("{id}: to=<{address}>: undeliverable, and the null sender is not told: dropped");
-            return Wish::Nothing;
-        }
-        if !recipient.notify.wants_failure() {
-            log::info!("{id}: to=<{address}>: undeliverable; the sender asked not to be told (NOTIFY)");
-            return Wish::Nothing;
-        }
-        return Wish::Failure;
-    }
-    let passed_on = target.news.as_ref().is_some_and(|n| n.passed_on);
-    if recipient.notify.success && !passed_on && !nobody { Wish::Success } else { Wish::Nothing }
-}
-
-/// Targets by who is told of them: copies of a list are reported to the list's owner.
+/// Targets by who is told of them: copies of a list are reported to the list's owner, and apart from
+/// what he may have sent himself.
 fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
     let mut groups: Vec<(Mailbox, Vec<u32>)> = Vec::new();
-    let mut places: HashMap<Mailbox, usize> = HashMap::new();
+    let mut places: HashMap<(Mailbox, bool), usize> = HashMap::new();
     for n in targets {
         let ReversePath::Mailbox(to) = message.sender_of(n) else { continue };
-        let at = *places.entry(to.clone()).or_insert(groups.len());
+        let of_list = message.targets[n as usize].leaf.of_list;
+        let at = *places.entry((to.clone(), of_list)).or_insert(groups.len());
         if at == groups.len() {
             groups.push((to, Vec::new()));
         }
@@ -191,16 +215,12 @@ fn by_sender(message: &Message, targets: Vec<u32>) -> Vec<(Mailbox, Vec<u32>)> {
     groups
 }
 
-/// The notices about targets, one for each who is told.
-fn notices_of(message: &Message, targets: Vec<u32>, until: Option<u64>) -> impl Iterator<Item = Notice> {
-    by_sender(message, targets)
-        .into_iter()
-        .filter_map(move |(to, targets)| notice(message, to, targets, until))
-}
-
 fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>) -> Option<Notice> {
     let action = |n: u32| {
         let target = &message.targets[n as usize];
+        if let Some(expansion) = target.expansion() {
+            return expansion.action();
+        }
         match target.fate() {
             Some(Fate::Never) => Action::Failed,
             // RFC 2033 1: by LMTP mail goes into a mailbox, not on its way.
@@ -212,7 +232,8 @@ fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>)
         }
     };
     let recipients: Vec<_> = targets.iter().filter_map(|n| message.reported(*n, action(*n))).collect();
-    (!recipients.is_empty()).then_some(Notice { to, targets, recipients, until })
+    let of_list = targets.iter().all(|n| message.targets[*n as usize].leaf.of_list);
+    (!recipients.is_empty()).then_some(Notice { to, targets, recipients, until, of_list })
 }
 
 #[cfg(test)]
@@ -264,6 +285,22 @@ mod tests {
         let mut late = sample("", &[("a@one", "")]);
         late.hear(0, News::ours(Status::new(4, 4, 1), "refused"), ARRIVED);
         assert!(rules().notices(&mut late, ARRIVED + 60 * MINUTE).is_empty());
+    }
+
+    #[test]
+    fn a_bounce_that_can_t_be_delivered_is_told_to_the_postmaster_once() {
+        let postmaster = Mailbox::parse("postmaster@x", false).unwrap();
+        let rules = Rules { double_bounces_to: Some(postmaster.clone()), ..rules() };
+        let mut message = sample("", &[("a@one", "SUCCESS"), ("b@two", ""), ("c@two", "NEVER")]);
+        message.hear(0, ok("local"), ARRIVED);
+        (1..3).for_each(|n| message.hear(n, no(), ARRIVED));
+        let told = rules.notices(&mut message, ARRIVED);
+        assert_eq!((told.len(), &told[0].to, told[0].targets.as_slice()), (1, &postmaster, &[1][..]));
+        let mut double = sample("", &[("postmaster@x", "")]);
+        let entry = std::sync::Arc::get_mut(&mut double.entry).unwrap();
+        entry.envelope.origin = Origin::DoubleBounce;
+        double.hear(0, no(), ARRIVED);
+        assert!(rules.notices(&mut double, ARRIVED).is_empty());
     }
 
     #[test]

@@ -221,6 +221,7 @@ mod tests {
             target: Target::Local(Owner::Account("alice".into())),
             place: Some(Place::Home(Box::new(Place::Maildir("~/Maildir/".into())))),
             sender: None,
+            of_list: false,
         };
         assert_eq!(
             destination(&leaf),

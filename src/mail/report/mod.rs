@@ -23,6 +23,8 @@ pub enum Action {
     Delivered,
     /// It was handed to a host that makes no such reports.
     Relayed,
+    /// It was sent on to several addresses; what becomes of it there is not told (RFC 3464 2.3.3).
+    Expanded,
 }
 
 impl Action {
@@ -32,6 +34,7 @@ impl Action {
             Action::Delayed => "delayed",
             Action::Delivered => "delivered",
             Action::Relayed => "relayed",
+            Action::Expanded => "expanded",
         }
     }
 }
@@ -92,6 +95,8 @@ pub struct Report<'a> {
     /// What comes back needs SMTPUTF8, or so do addresses that are named and came by SMTPUTF8: then the
     /// report may need it too. Addresses are written in ASCII else.
     pub utf8: bool,
+    /// The original has no sender, as reports have none: a postmaster is told in his place.
+    pub of_bounce: bool,
 }
 
 /// A report around the part of the original that is given back.
@@ -141,9 +146,10 @@ impl Report<'_> {
 
     fn header(&self, out: &mut String, boundary: &str, eight_bit: bool) -> std::fmt::Result {
         let subject = match self.worst() {
+            Action::Failed if self.of_bounce => "Undeliverable report (double bounce)",
             Action::Failed => "Undelivered mail returned to sender",
             Action::Delayed => "Delayed mail (still being tried)",
-            Action::Relayed | Action::Delivered => "Successful mail delivery report",
+            Action::Relayed | Action::Expanded | Action::Delivered => "Successful mail delivery report",
         };
         write!(out, "Date: {}\r\n", self.date)?;
         write!(out, "From: Mail Delivery System <MAILER-DAEMON@{}>\r\n", self.hostname)?;
@@ -170,6 +176,10 @@ impl Report<'_> {
         }
         write!(out, "\r\nThis is the mail system at host {}.\r\n\r\n", self.hostname)?;
         out.push_str(match self.worst() {
+            Action::Failed if self.of_bounce => {
+                "A message without a sender, most often a report about an undelivered one, could not\r\n\
+                 be delivered to the recipients below. Nobody but you, the postmaster, is told.\r\n"
+            }
             Action::Failed => {
                 "Your message could not be delivered to the recipients below. It will not be\r\n\
                  tried again. The reason is given with each of them.\r\n"
@@ -178,7 +188,7 @@ impl Report<'_> {
                 "Your message has not been delivered to the recipients below yet. You need to do\r\n\
                  nothing: it is still being tried.\r\n"
             }
-            Action::Relayed | Action::Delivered => {
+            Action::Relayed | Action::Expanded | Action::Delivered => {
                 "Your message was delivered to the recipients below, as you asked to be told.\r\n"
             }
         });
@@ -309,6 +319,7 @@ mod tests {
             given_back: GivenBack::Header,
             eight_bit: false,
             utf8: false,
+            of_bounce: false,
         }
     }
 
