@@ -5,7 +5,7 @@
 #   make check      runs every test
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
-#   make bench      measures, beside Postfix where it is installed
+#   make bench      measures, beside Postfix where it is installed, into contrib/bench/RESULTS
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
 PREFIX  = /usr/local

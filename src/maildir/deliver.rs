@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
@@ -16,6 +16,7 @@ use crate::unix::durable::{Durable, Folder};
 
 use super::copy::{Copy, Message};
 use super::name::Name;
+use super::nursery::{self, Nursery};
 use super::place::{Reached, inner_or_made};
 use super::quota::Quota;
 
@@ -37,7 +38,7 @@ pub struct DeliverError {
 /// An opened Maildir.
 #[derive(Debug)]
 pub struct Maildir {
-    tmp: Folder,
+    nursery: Nursery,
     new: Folder,
     device: u64,
     /// Folders around it that were made for it, and not synced by themselves.
@@ -58,7 +59,7 @@ impl Maildir {
         if tmp_is_new || new_is_new || cur_is_new {
             changed.push(folder);
         }
-        Ok(Maildir { tmp, new, device, changed: RefCell::new(changed), quota: None })
+        Ok(Maildir { nursery: Nursery::new(tmp), new, device, changed: RefCell::new(changed), quota: None })
     }
 
     /// The same with a limit to what may be put into it.
@@ -76,18 +77,43 @@ impl Maildir {
         self.device
     }
 
-    /// Removes files from `tmp/` that have lain there for 36 hours.
+    /// Nothing is being delivered into it: `tmp/` is left as it was found.
+    pub fn rest(&self) {
+        self.nursery.rest();
+    }
+
+    /// Removes files from `tmp/` that have lain there for 36 hours, and folders that were made to
+    /// make files in and that nobody has used for so long.
     pub fn sweep(&self, disk: &dyn Durable, now: SystemTime) -> io::Result<()> {
-        for found in std::fs::read_dir(self.tmp.path())?.take(SWEPT) {
-            let found = found?;
-            let modified = found.metadata()?.modified()?;
-            let old = now.duration_since(modified).is_ok_and(|age| age > ABANDONED);
-            if let (true, Some(name)) = (old, found.file_name().to_str()) {
-                disk.unlink(&self.tmp, name)?;
+        let tmp = self.nursery.tmp();
+        for name in abandoned(tmp, now)? {
+            match tmp.inner(&name) {
+                Ok(folder) if nursery::is_one(&name) => {
+                    for name in abandoned(&folder, now)? {
+                        disk.unlink(&folder, &name)?;
+                    }
+                    tmp.remove_inner(&name)?;
+                }
+                // Somebody else's.
+                Ok(_) => {}
+                Err(_) => disk.unlink(tmp, &name)?,
             }
         }
         Ok(())
     }
+}
+
+/// What has lain in a folder for 36 hours; a link counts by its own age.
+fn abandoned(folder: &Folder, now: SystemTime) -> io::Result<Vec<String>> {
+    let since = now.checked_sub(ABANDONED).and_then(|since| since.duration_since(UNIX_EPOCH).ok());
+    let since = since.unwrap_or_default().as_secs();
+    let mut old = Vec::new();
+    for name in folder.names(SWEPT)? {
+        if folder.modified(&name)?.is_some_and(|(modified, _)| modified < since) {
+            old.push(name);
+        }
+    }
+    Ok(old)
 }
 
 /// A copy in `tmp/` (state M1). Dropped, it stays there until it is swept.
@@ -95,6 +121,8 @@ impl Maildir {
 pub struct Written {
     maildir: Rc<Maildir>,
     file: File,
+    /// The folder that it lies in, below `tmp/` or that itself.
+    birthplace: Rc<Folder>,
     tmp_name: String,
     new_name: String,
     size: u64,
@@ -109,20 +137,20 @@ pub fn write<M: Deref<Target = Message>>(
     copy: &mut Copy<M>,
     piece: &mut Vec<u8>,
 ) -> Result<Written, DeliverError> {
-    let tmp = &maildir.tmp;
-    let file = create(disk, tmp, name.in_tmp()).map_err(failed(tmp, name.in_tmp()))?;
-    let filled = fill(disk, &file, copy, piece).map_err(failed(tmp, name.in_tmp()));
+    let (birthplace, file) = born(disk, maildir, name.in_tmp())?;
+    let filled = fill(disk, &file, copy, piece).map_err(failed(&birthplace, name.in_tmp()));
     match filled.and_then(|size| charge(disk, maildir, size)) {
         Ok(size) => Ok(Written {
             maildir: Rc::clone(maildir),
             file,
+            birthplace,
             tmp_name: name.in_tmp().to_string(),
             new_name: name.in_new(size),
             size,
         }),
         Err(error) => {
             // The error that matters is that one; a file that stays is swept later.
-            let _ = disk.unlink(tmp, name.in_tmp());
+            let _ = disk.unlink(&birthplace, name.in_tmp());
             Err(error)
         }
     }
@@ -134,6 +162,18 @@ fn charge(disk: &dyn Durable, maildir: &Maildir, size: u64) -> Result<u64, Deliv
         quota.charge(disk, size, SystemTime::now()).map_err(failed(quota.top(), ""))?;
     }
     Ok(size)
+}
+
+/// A new file and the folder that it was made in.
+fn born(disk: &dyn Durable, maildir: &Maildir, name: &str) -> Result<(Rc<Folder>, File), DeliverError> {
+    let place = maildir.nursery.next(disk);
+    match create(disk, &place, name) {
+        Ok(file) => Ok((place, file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && maildir.nursery.leave() => {
+            born(disk, maildir, name)
+        }
+        Err(error) => Err(failed(&place, name)(error)),
+    }
 }
 
 fn create(disk: &dyn Durable, tmp: &Folder, name: &str) -> io::Result<File> {
@@ -168,14 +208,14 @@ impl Written {
 
     /// Makes its bytes durable (state M2), where no shared sync did.
     pub fn sync(&self, disk: &dyn Durable) -> Result<(), DeliverError> {
-        disk.sync_file(&self.file).map_err(failed(&self.maildir.tmp, &self.tmp_name))
+        disk.sync_file(&self.file).map_err(failed(&self.birthplace, &self.tmp_name))
     }
 
     /// Gives it its name in `new/` (state M3); only when its bytes are durable. A copy that an
     /// earlier attempt put there is replaced.
     pub fn name_it(self, disk: &dyn Durable) -> Result<Named, DeliverError> {
-        let Maildir { tmp, new, .. } = &*self.maildir;
-        match disk.rename(tmp, &self.tmp_name, new, &self.new_name) {
+        let new = &self.maildir.new;
+        match disk.rename(&self.birthplace, &self.tmp_name, new, &self.new_name) {
             Ok(()) => Ok(Named { maildir: self.maildir }),
             Err(error) => {
                 let failure = failed(new, &self.new_name)(error);
@@ -188,7 +228,7 @@ impl Written {
     /// Removes it.
     pub fn give_up(self, disk: &dyn Durable) {
         // A file that stays is swept later; books that are wrong are made anew.
-        let _ = disk.unlink(&self.maildir.tmp, &self.tmp_name);
+        let _ = disk.unlink(&self.birthplace, &self.tmp_name);
         let _ = self.maildir.quota.as_ref().map(|quota| quota.give_back(disk, self.size));
     }
 }
@@ -243,6 +283,7 @@ fn failed(folder: &Folder, name: &str) -> impl FnOnce(io::Error) -> DeliverError
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
     use std::path::Path;
 
     use crate::mail::id::Id;
@@ -347,14 +388,94 @@ mod tests {
         }
     }
 
+    /// As many messages as make a Maildir busy, up to the fault; then the power goes.
+    fn busy_life(calls: u64, fault: Fault, kept: usize) -> bool {
+        let top = tempfile::tempdir().unwrap();
+        let attic = top.path().join("attic");
+        fs::create_dir(&attic).unwrap();
+        let disk = Staged::new(&attic);
+        let message = message("A: b\r\n\r\nc\r\n");
+        let maildir = Rc::new(Maildir::open(&disk, Folder::open(top.path()).unwrap().into()).unwrap());
+        let deliver_one =
+            |n| deliver(&disk, &maildir, &name(n), &mut Copy::new(&message, Vec::new())).is_ok();
+        (0..16).for_each(|n| assert!(deliver_one(n)));
+        disk.plan(calls, fault);
+        let before = disk.calls();
+        let done: Vec<u32> = (0..20).filter(|n| *n < 16 || deliver_one(*n)).collect();
+        let met = disk.calls() > before + calls;
+        disk.power_cut(kept, Lost::All).unwrap();
+        let found = files(&top.path().join("new"));
+        assert!(
+            found.iter().all(|file| fs::read(top.path().join("new").join(file)).unwrap() == b"A: b\n\nc\n")
+        );
+        assert!(
+            done.iter().all(|n| found.contains(&name(*n).in_new(8))),
+            "call {calls}, {fault:?}, {kept} kept: {done:?}, {found:?}"
+        );
+        met
+    }
+
+    #[test]
+    fn at_no_call_does_a_busy_maildir_lose_what_is_done() {
+        for fault in [Fault::Stop, Fault::Fail(5), Fault::Short(28)] {
+            for kept in [0, 1, 100] {
+                let calls = (0..1000).take_while(|calls| busy_life(*calls, fault, kept)).count();
+                assert!((20..1000).contains(&calls), "{calls}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_birthplace_that_somebody_removes_is_not_missed() {
+        let top = tempfile::tempdir().unwrap();
+        let maildir = Rc::new(Maildir::open(&Disk, Folder::open(top.path()).unwrap().into()).unwrap());
+        let message = message("x");
+        for n in 0..20 {
+            if n == 18 {
+                for name in files(&top.path().join("tmp")) {
+                    fs::remove_dir(top.path().join("tmp").join(name)).unwrap();
+                }
+            }
+            deliver(&Disk, &maildir, &name(n), &mut Copy::new(&message, Vec::new())).unwrap();
+        }
+        assert_eq!((files(&top.path().join("new")).len(), files(&top.path().join("tmp")).len()), (20, 0));
+    }
+
     #[test]
     fn a_sweep_takes_only_the_old() {
+        let (top, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let maildir = Maildir::open(&Disk, Folder::open(top.path()).unwrap().into()).unwrap();
+        let tmp = top.path().join("tmp");
+        for folder in ["nursery-1-0", "nursery-2-0", "other"] {
+            fs::create_dir(tmp.join(folder)).unwrap();
+        }
+        for file in ["x", "nursery-1-0/y", "other/z"] {
+            fs::write(tmp.join(file), "").unwrap();
+        }
+        fs::write(stranger.path().join("file"), "").unwrap();
+        symlink(stranger.path(), tmp.join("nursery-3-0")).unwrap();
+        maildir.sweep(&Disk, SystemTime::now()).unwrap();
+        assert_eq!(files(&tmp), ["nursery-1-0", "nursery-2-0", "nursery-3-0", "other", "x"]);
+        maildir.sweep(&Disk, SystemTime::now() + ABANDONED + Duration::from_secs(60)).unwrap();
+        assert_eq!(files(&tmp), ["other"]);
+        assert_eq!(files(&tmp.join("other")), ["z"]);
+        assert_eq!(files(stranger.path()), ["file"]);
+    }
+
+    #[test]
+    fn in_a_swept_folder_only_the_old_goes() {
         let top = tempfile::tempdir().unwrap();
         let maildir = Maildir::open(&Disk, Folder::open(top.path()).unwrap().into()).unwrap();
-        fs::write(top.path().join("tmp/x"), "").unwrap();
-        maildir.sweep(&Disk, SystemTime::now()).unwrap();
-        assert_eq!(files(&top.path().join("tmp")), ["x"]);
-        maildir.sweep(&Disk, SystemTime::now() + ABANDONED + Duration::from_secs(60)).unwrap();
-        assert_eq!(files(&top.path().join("tmp")), [""; 0]);
+        let nursery = top.path().join("tmp/nursery-1-0");
+        fs::create_dir(&nursery).unwrap();
+        for file in ["old", "young"] {
+            fs::write(nursery.join(file), "").unwrap();
+        }
+        let long_ago = SystemTime::now() - ABANDONED - Duration::from_secs(60);
+        fs::File::open(nursery.join("old")).unwrap().set_modified(long_ago).unwrap();
+        // Somebody has set its time: a folder with something in it stays.
+        fs::File::open(&nursery).unwrap().set_modified(long_ago).unwrap();
+        assert!(maildir.sweep(&Disk, SystemTime::now()).is_err());
+        assert_eq!(files(&nursery), ["young"]);
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | state | tmp | new | meaning | after a crash |
 //! |---|---|---|---|---|
-//! | M1 | + | | being written ([`deliver::Written`]) | swept after 36 hours |
+//! | M1 | + | | being written ([`deliver::Written`]), in `tmp/` or in a folder there (`nursery`) | swept after 36 hours |
 //! | M2 | + | | synced | swept after 36 hours |
 //! | M3 | | + | named ([`deliver::Named`]): readers see it, whole | there or not; the same delivery again replaces it |
 //! | M4 | | + | synced: "done" may be said | there |
@@ -21,5 +21,6 @@ pub mod copy;
 pub mod deliver;
 pub mod folder;
 pub mod name;
+mod nursery;
 pub mod place;
 pub mod quota;

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use crate::unix::durable::{Durable, Folder};
 
 /// Rights of a folder made here: its owner's alone.
-const PRIVATE: u32 = 0o700;
+pub(super) const PRIVATE: u32 = 0o700;
 
 /// A folder that was walked to, and those on the way that got new names. These names are durable
 /// only when a sync has covered them, as with anything that is put into the folder.

@@ -37,7 +37,7 @@ pub fn can_confine() -> bool {
 }
 
 /// Confines this thread, and all that it starts from now on, to the files in these folders: there it
-/// may read, make, write, rename and remove files and make folders; elsewhere it may open nothing,
+/// may read, make, write, rename and remove files, and make and remove folders; elsewhere it may open nothing,
 /// and nowhere run a program. It also gets no TCP port and sends no signal, where the kernel knows
 /// how. A folder that is not there is passed over. Where the kernel does not have Landlock at all,
 /// that is an error.
@@ -69,6 +69,7 @@ fn files_and_folders() -> BitFlags<AccessFs> {
         | AccessFs::MakeReg
         | AccessFs::MakeDir
         | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
         | AccessFs::Refer
 }
 
@@ -98,6 +99,7 @@ mod tests {
             fs::rename(inside.path().join("tmp/file"), inside.path().join("new/file")).unwrap();
             assert_eq!(fs::read_dir(inside.path().join("new")).unwrap().count(), 1);
             fs::remove_file(inside.path().join("new/file")).unwrap();
+            fs::remove_dir(inside.path().join("new")).unwrap();
             let refused = [
                 fs::read(outside.path().join("file")).unwrap_err(),
                 fs::write(outside.path().join("other"), "x").unwrap_err(),

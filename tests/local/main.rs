@@ -87,6 +87,32 @@ fn many_messages_go_into_one_mailbox_and_one_into_many() {
 }
 
 #[test]
+fn what_a_killed_process_leaves_hinders_no_other() {
+    let station = Station::start("");
+    let account = account();
+    let home = station.home(&account);
+    let mut runner = station.runner();
+    let owner = owner_at(&account, &home);
+    let mut deliver = |count: usize| {
+        for _ in 0..count {
+            let request = runner.request(&owner, &[("a@example.org", maildir(&home.join("box")))]);
+            runner.send(&request);
+        }
+        for _ in 0..count {
+            assert_eq!(runner.report().outcomes[0].status.class, 2);
+        }
+    };
+    deliver(60);
+    assert_eq!(mail(&home.join("box")).len(), 60);
+    let left = home.join("box/tmp/nursery-1-0");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("half"), "a").unwrap();
+    deliver(60);
+    assert_eq!(fs::read_dir(home.join("box/new")).unwrap().count(), 120);
+    assert!(left.join("half").exists(), "swept after 36 hours, not before");
+}
+
+#[test]
 fn a_message_longer_than_a_block_is_copied_whole() {
     let station = Station::start("");
     let account = account();

@@ -344,6 +344,9 @@ impl Desk {
 
     /// What is to be said since the last call.
     pub fn said(&mut self, now: Instant) -> Said {
+        if self.is_empty() {
+            self.mailboxes.rest();
+        }
         Said { words: std::mem::take(&mut self.words), questions: self.batches.questions(now) }
     }
 

@@ -122,6 +122,11 @@ impl Mailboxes {
         Ok(maildir)
     }
 
+    /// Nothing is being delivered.
+    pub fn rest(&self) {
+        self.open.values().for_each(|(maildir, _)| maildir.rest());
+    }
+
     fn open_anew(&self, meant: &Meant, folder: Option<&str>) -> Result<Maildir, Refusal> {
         let top = meant.reach()?;
         let path = top.folder.path().to_path_buf();

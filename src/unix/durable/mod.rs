@@ -11,8 +11,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 mod disk;
 pub mod staged;
@@ -73,6 +75,27 @@ impl Folder {
         Ok(nix::sys::stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(mode))?)
     }
 
+    /// Removes an empty folder inside this one.
+    pub fn remove_inner(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// The names in it, at most so many; names that are not UTF-8 are left out.
+    pub fn names(&self, most: usize) -> io::Result<Vec<String>> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let mut names = Vec::new();
+        for entry in Dir::openat(&self.fd, ".", flags, Mode::empty())?.iter() {
+            match entry?.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_string()),
+            }
+            if names.len() == most {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
     /// Opens a file in this folder for reading; a link in its place is not followed, a fifo or a
     /// device in its place is not waited for. `InvalidData`: a link, or a socket.
     pub fn read(&self, name: &str) -> io::Result<File> {
@@ -118,14 +141,30 @@ impl Folder {
     /// Asks the file system to put the folders that are made in this one far from each other (ext4's
     /// "top of a hierarchy", `chattr +T`), as it does with home folders. An error: it knows no such wish.
     pub fn spread(&self) -> io::Result<()> {
-        let mut wishes: libc::c_long = 0;
-        // SAFETY: both calls take a pointer to a number that lives longer than they last (the kernel
-        // touches the lower 32 bits only), and a descriptor that is open as long as the folder.
-        unsafe {
-            flags::get(self.fd.as_raw_fd(), &mut wishes)?;
-            wishes |= TOP_OF_HIERARCHY;
-            flags::set(self.fd.as_raw_fd(), &wishes)?;
-        }
+        self.set_wishes(self.wishes()? | TOP_OF_HIERARCHY)
+    }
+
+    /// Asks for the same only for what `make` makes in it. An error: there is no such wish, and
+    /// `make` was not called; or `make` failed.
+    pub fn spread_while<T>(&self, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let before = self.wishes()?;
+        self.set_wishes(before | TOP_OF_HIERARCHY)?;
+        let made = make();
+        self.set_wishes(before)?;
+        made
+    }
+
+    fn wishes(&self) -> io::Result<libc::c_long> {
+        let mut wishes = 0;
+        // SAFETY: a pointer to a number that lives longer than the call (the kernel touches its lower
+        // 32 bits only), and a descriptor that is open as long as the folder.
+        unsafe { flags::get(self.fd.as_raw_fd(), &mut wishes)? };
+        Ok(wishes)
+    }
+
+    fn set_wishes(&self, wishes: libc::c_long) -> io::Result<()> {
+        // SAFETY: as above; the kernel only reads the number.
+        unsafe { flags::set(self.fd.as_raw_fd(), &wishes)? };
         Ok(())
     }
 
