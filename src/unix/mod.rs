@@ -20,7 +20,7 @@ pub mod pass;
 pub mod privilege;
 pub mod random;
 pub mod record_lock;
-pub mod sandbox;
+pub mod seccomp;
 pub mod shadow;
 pub mod signals;
 pub mod sysexits;
