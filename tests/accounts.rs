@@ -4,11 +4,11 @@
 mod station;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use posta::unix::users;
+use posta::unix::{enclosure, users};
 
 use station::{House, program_path, wait_for};
 
@@ -124,6 +124,7 @@ fn each_account_owns_what_is_delivered_to_it() {
     let has = |line: &str| status.lines().any(|found| found.replace('\t', " ").trim_end() == line);
     assert!(
         has("NoNewPrivs: 1")
+            && has("Seccomp: 2")
             && has(&format!("Uid: {BOB} {BOB} {BOB} {BOB}"))
             && has(&format!("Groups: {BOB}")),
         "{status}"
@@ -137,18 +138,27 @@ fn each_program_has_the_rights_of_its_own_user() {
         return;
     }
     let house = house();
-    for (program, uid) in [("posta-smtpd", 61001), ("posta-queue", 61002), ("posta-remote", 61003)] {
-        // It gives root's rights up a moment after it was started.
+    // Of root's powers, posta-auth keeps that of reading any file; who becomes others keeps all.
+    const NONE: u64 = 0;
+    const READ_ANY_FILE: u64 = 1 << 2;
+    let programs = [
+        ("posta-smtpd", 61001, NONE),
+        ("posta-queue", 61002, NONE),
+        ("posta-remote", 61003, NONE),
+        ("posta-auth", 0, READ_ANY_FILE),
+        ("posta-local", 0, u64::MAX),
+        ("posta", 0, u64::MAX),
+    ];
+    for (program, uid, powers) in programs {
+        // It gives rights up a moment after it was started.
         wait_for(&format!("{program} with the rights of {uid}"), || {
             let [pid] = house.pids(program)[..] else { return None };
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let field = |name: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-                line.split_whitespace().map(str::to_string).collect::<Vec<_>>()
-            };
-            let is_own = field("Uid:").iter().all(|id| *id == uid.to_string());
-            (is_own && field("CapEff:") == ["0000000000000000"] && field("NoNewPrivs:") == ["1"])
-                .then_some(())
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+            let statuses: Vec<String> = threads
+                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok())
+                .collect();
+            let all = statuses.iter().all(|status| is_confined(status, uid, powers));
+            (all && !statuses.is_empty()).then_some(())
         });
     }
     // Nobody but root can make these in run/.
@@ -157,4 +167,39 @@ fn each_program_has_the_rights_of_its_own_user() {
         assert_eq!((found.uid(), found.mode() & 0o777), (61001, mode), "{name}");
     }
     wait_for("the counters of posta-smtpd", || house.path("run/counters/posta-smtpd").exists().then_some(()));
+}
+
+/// A link leads out of the spool, to where the user of posta-smtpd might write.
+#[test]
+fn posta_smtpd_writes_nowhere_but_in_the_spool() {
+    let mut house = House::set_up("");
+    let outside = tempfile::tempdir().unwrap();
+    fs::remove_dir(house.path("spool/new")).unwrap();
+    symlink(outside.path(), house.path("spool/new")).unwrap();
+    house.run();
+    let mut client = house.client();
+    client.hello();
+    client.expect("MAIL FROM:<a@x.example>", "250");
+    client.expect("RCPT TO:<b@example.org>", "250");
+    let said = client.try_data(MESSAGE);
+    if enclosure::knows_files() {
+        assert!(said.unwrap_err().starts_with("451 4.3.0"));
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    } else {
+        assert!(house.log().contains("the files of its user are left to it"));
+    }
+}
+
+/// What the kernel says of a thread: whose it is, that it gets no more rights and is behind a filter of
+/// system calls, and that it has no other powers than these.
+fn is_confined(status: &str, uid: u32, powers: u64) -> bool {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().collect::<Vec<_>>()
+    };
+    let left = u64::from_str_radix(field("CapEff:").first().unwrap_or(&"x"), 16);
+    field("Uid:").iter().all(|id| *id == uid.to_string())
+        && left.is_ok_and(|left| left & !powers == 0)
+        && field("NoNewPrivs:") == ["1"]
+        && field("Seccomp:") == ["2"]
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use posta::unix::durable::Disk;
+use posta::unix::enclosure;
 use posta::unix::pass::{MAX_PACKET, PacketListener};
 
 use posta::mail::envelope::{BodyKind, Envelope, Origin};
@@ -235,6 +236,24 @@ fn posta_queue_is_woken_by_a_hint() {
     let mut buffer = [0; 64];
     let length = trigger.read(&mut buffer).unwrap().unwrap();
     assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), format!("+{}\n", place.dropped()[0]));
+}
+
+/// The kernel is asked, by root, who may write anywhere: posta-drop has given that up.
+#[test]
+fn posta_drop_writes_nowhere_but_in_the_spool() {
+    let place = Place::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::remove_dir(place.path("spool/drop")).unwrap();
+    symlink(outside.path(), place.path("spool/drop")).unwrap();
+    let output =
+        run(&mut place.command(env!("CARGO_BIN_EXE_posta-drop")), "sender a@x\nto b@y\n\nA: 1\n\nx\n.\n");
+    if enclosure::knows_files() {
+        assert_eq!(code(&output), 75, "{output:?}");
+        assert!(said(&output).contains("Permission denied"), "{output:?}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    } else {
+        assert_eq!(code(&output), 0, "{output:?}");
+    }
 }
 
 /// Where `drop/` is closed, the message goes to posta-queue as an open file.

@@ -32,7 +32,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "bin/sendmail/",
         ],
     ),
-    ("landlock", &["unix/enclosure", "unix/sandbox"]),
+    ("landlock", &["unix/enclosure"]),
     ("libc", &["unix/"]),
     ("log", &[]),
     ("mailparse", &["mail/structure"]),

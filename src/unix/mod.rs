@@ -21,7 +21,7 @@ pub mod privilege;
 pub mod processes;
 pub mod random;
 pub mod record_lock;
-pub mod sandbox;
+pub mod seccomp;
 pub mod shadow;
 pub mod signals;
 pub mod sysexits;

@@ -31,6 +31,14 @@ pub fn become_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// No program that this thread, or what it starts, runs from now on gets more rights than they have
+/// (PR_SET_NO_NEW_PRIVS).
+pub fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: plain numbers, no pointers.
+    let done = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether this program has rights that its caller lacks (set-user-id, set-group-id, or file
 /// capabilities): then neither the environment nor the command line may be trusted.
 pub fn has_more_than_its_caller() -> bool {

@@ -1,6 +1,7 @@
 //! posta-smtpd alone: how it starts, how it bears a crowd, how it ends.
 
 use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 
 use super::SETTINGS;
@@ -181,6 +182,65 @@ fn without_descriptors_it_waits_and_recovers() {
     last.expect("220");
     last.say("NOOP", "250");
     assert_eq!(daemon.read_log().matches("cannot accept").count(), 1);
+}
+
+/// A limit on threads does not hold for root, and is for all that a user runs: the daemon gets a user of
+/// its own.
+#[test]
+fn without_threads_sessions_wait_and_go_on_later() {
+    if posta::unix::users::current().1 != 0 {
+        eprintln!("skipped: no right to become a user of whom nothing else runs");
+        return;
+    }
+    let ground = Ground::new(&format!("{SETTINGS}max_sessions = 100\nmax_sessions_per_client = 100\n"));
+    let user = 1_000_000 + std::process::id();
+    let program = ground.path("posta-smtpd");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    std::fs::set_permissions(ground.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+    for name in ["run", "spool/new"] {
+        chown(ground.path(name), Some(user), Some(user)).unwrap();
+    }
+    let as_user = || {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+        command
+    };
+    let mut command = as_user();
+    command.arg(program);
+    let mut daemon = ground.start_as(command);
+    let pid = daemon.child.id();
+    let limit = |most: &str| {
+        let limits = [format!("--pid={pid}"), format!("--nproc={most}:")];
+        assert!(as_user().arg("prlimit").args(limits).status().unwrap().success());
+    };
+    // Eight sessions hold a thread each; there are four at the start.
+    let threads = daemon.status("Threads") + 4;
+    let mut slow: Vec<_> = (0..8).map(|_| daemon.client()).collect();
+    for client in &mut slow {
+        client.begin("x@example.org");
+        client.send("a piece, ");
+    }
+    wait_until("each of them holds a thread", || daemon.status("Threads") == threads);
+    limit("1");
+    let mut waiting: Vec<_> = (0..3).map(|_| daemon.connect_from("127.0.0.1").unwrap()).collect();
+    daemon.wait_for_log("cannot start another thread: ");
+    for client in &mut slow[..2] {
+        client.send("and the rest\r\n.\r\n");
+        client.expect("250");
+    }
+    // What they held serves those who waited; then there are threads again for all.
+    for client in &mut waiting {
+        client.expect("220");
+    }
+    limit("100");
+    for _ in 0..4 {
+        slow.push(daemon.client());
+    }
+    for client in &mut slow[2..8] {
+        client.send("and the rest\r\n.\r\n");
+        client.expect("250");
+    }
+    assert_eq!(daemon.ground.messages().len(), 8);
 }
 
 #[test]

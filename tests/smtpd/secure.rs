@@ -327,6 +327,7 @@ fn a_hangup_renews_the_certificate() {
     std::fs::write(daemon.ground.path("cert.pem"), "no certificate").unwrap();
     daemon.signal("-HUP");
     daemon.wait_for_log("cert.pem");
+    daemon.wait_for_log("the certificates in use stay as they are");
     assert_eq!(shown(&daemon), new);
 }
 

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use log::{info, warn};
 
 use posta::unix::capabilities::{self, Capability};
-use posta::unix::enclosure::Enclosure;
-use posta::unix::{privilege, sandbox};
+use posta::unix::enclosure::{Enclosure, Files};
+use posta::unix::privilege;
+use posta::unix::seccomp::Power;
 
 use posta::config::Config;
 
@@ -40,8 +41,8 @@ pub enum Quarters {
 
 /// Gives up all that is not needed, for good.
 pub fn move_in(config: &Config, needs: &Needs) -> io::Result<Quarters> {
-    sandbox::no_new_privileges()?;
     if needs.pam {
+        Enclosure { files: None, without: &[Power::Machine] }.enter()?;
         warn!("auth.pam is set: PAM's modules may open and do what root may, and so may this program");
         return Ok(Quarters::Open);
     }
@@ -53,13 +54,10 @@ pub fn move_in(config: &Config, needs: &Needs) -> io::Result<Quarters> {
     let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
     read.extend(config.file.iter().chain(&needs.users_files).flat_map(|file| folders_of(file)));
     let network = needs.network;
-    let enclosure = Enclosure { read: read.clone(), write: vec![config.run.clone()], network };
-    if enclosure.enter()? {
-        Ok(Quarters::Closed { readable: Some(read), network })
-    } else {
-        info!("this kernel has no Landlock: this program could open any file that its user may");
-        Ok(Quarters::Closed { readable: None, network: true })
-    }
+    let files = Files { read: read.clone(), write: vec![config.run.clone()], network };
+    let in_force = Enclosure { files: Some(files), without: Power::ALL }.enter()?;
+    info!("{in_force}");
+    Ok(Quarters::Closed { readable: in_force.files.then_some(read), network: network || !in_force.files })
 }
 
 /// The folder in which a file lies, and the one in which it really does: a file that is replaced is

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
+use posta::unix::enclosure::{Enclosure, Files};
+use posta::unix::seccomp::Power;
 use posta::unix::{privilege, sysexits};
 
 use posta::mail::id::Id;
@@ -85,10 +87,11 @@ fn run() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Reads envelope and message and stores them.
+/// Reads envelope and message and stores them. The file is opened first: then nothing else has to be.
 fn submit(config: &Config, input: &mut impl BufRead) -> Result<Id, Refusal> {
-    let submission = head::read(input)?;
     let mut store = Store::begin(&config.spool, &config.run)?;
+    enclose(config)?;
+    let submission = head::read(input)?;
     let most = config.smtpd.max_message_size;
     let mut size = 0;
     let mut undone = Undone::default();
@@ -101,6 +104,13 @@ fn submit(config: &Config, input: &mut impl BufRead) -> Result<Id, Refusal> {
         Ok(store.push(bytes)?)
     })?;
     Ok(store.finish(submission, undone.has_eight_bit())?)
+}
+
+/// Keeps to the spool before anything is read.
+fn enclose(config: &Config) -> Result<(), Refusal> {
+    let files = Files { read: vec!["/".into()], write: vec![config.spool.clone()], network: true };
+    let entered = Enclosure { files: Some(files), without: Power::ALL }.enter();
+    entered.map(drop).map_err(|error| Refusal(sysexits::OSERR, format!("giving up powers: {error}")))
 }
 
 impl From<HeadError> for Refusal {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use posta::unix::durable::{Disk, Durable, Folder};
-use posta::unix::{privilege, sandbox, users};
+use posta::unix::enclosure::{Enclosure, Files, InForce};
+use posta::unix::seccomp::Power;
+use posta::unix::{privilege, users};
 
 use posta::courier::request::Owner;
 
@@ -63,7 +65,7 @@ pub fn become_owner(owner: &Owner, keep_rights: bool) -> Result<Identity, Refusa
         }
         privilege::become_ids(uid, gid, &groups).map_err(cannot)?;
     }
-    sandbox::no_new_privileges().map_err(cannot)?;
+    privilege::no_new_privileges().map_err(cannot)?;
     privilege::set_umask(0o077);
     std::env::set_current_dir("/").map_err(cannot)?;
     let (_, uid) = users::current();
@@ -71,15 +73,15 @@ pub fn become_owner(owner: &Owner, keep_rights: bool) -> Result<Identity, Refusa
     Ok(Identity { user, home, uid, is_root: uid == 0 })
 }
 
-/// Confines this process to its owner's home and to the folders of mailboxes (Landlock). One that is
-/// not there yet may be made by its owner: then it is the folder around it.
-pub fn confine(identity: &Identity, folders: &[PathBuf]) -> io::Result<()> {
+/// Confines this process to its owner's home and to the folders of mailboxes. One that is not there
+/// yet may be made by its owner: then it is the folder around it.
+pub fn confine(identity: &Identity, folders: &[PathBuf]) -> io::Result<InForce> {
     let there = |folder: &PathBuf| {
         let around = folder.ancestors().find(|around| around.is_dir())?;
         (around != Path::new("/")).then(|| around.to_path_buf())
     };
-    let all: Vec<PathBuf> = folders.iter().filter_map(there).chain(identity.home.clone()).collect();
-    sandbox::confine(&all)
+    let write = folders.iter().filter_map(there).chain(identity.home.clone()).collect();
+    Enclosure { files: Some(Files { write, ..Files::default() }), without: Power::ALL }.enter()
 }
 
 /// The mailboxes that were opened a moment ago.

@@ -46,9 +46,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use posta::unix::enclosure::{self, Enclosure};
 use posta::unix::pass::PacketListener;
+use posta::unix::seccomp::Power;
 use posta::unix::signals::Signals;
-use posta::unix::{listeners, privilege, sandbox, users};
+use posta::unix::{listeners, privilege, users};
 
 use posta::courier::request::Owner;
 
@@ -139,7 +141,10 @@ fn serve(
         log::warn!("{why}: all mailboxes are written with the rights of uid {}", users::current().1);
     }
     let open_files = privilege::raise_open_files().map_err(|error| format!("raising open files: {error}"))?;
-    if config.local.confine && !sandbox::can_confine() {
+    // Its children inherit it, and so do their commands: nothing that a user's program may want.
+    let enclosure = Enclosure { files: None, without: &[Power::Machine] };
+    enclosure.enter().map_err(|error| format!("giving up powers: {error}"))?;
+    if config.local.confine && !enclosure::knows_files() {
         log::warn!("this kernel has no Landlock: delivery processes are not confined to mailboxes");
     }
     let queue_user = queue_user(config, is_root)?;
@@ -206,9 +211,9 @@ fn settings(config: &Config, open_files: u64, queue_user: &Option<users::Account
     }
 }
 
-/// The folders that mailboxes lie in, if children are to confine themselves and the kernel can do it.
+/// The folders that mailboxes lie in, if children are to confine themselves.
 fn folders(config: &Config) -> Option<Vec<PathBuf>> {
-    if !config.local.confine || !sandbox::can_confine() {
+    if !config.local.confine {
         return None;
     }
     let of_domain = |rule: &DomainRule| match &rule.fate {

@@ -6,7 +6,8 @@
 //! RIGHTS
 //!   Runs as `postaq` (started as root, it becomes that). Reads and writes the spool; reads the tables
 //!   that routing needs. Talks to posta-local, posta-remote and postactl over Unix sockets.
-//!   Never listens on the network, never runs a command, never writes a mailbox.
+//!   Never listens on the network, never runs a command, never writes a mailbox: the kernel refuses it
+//!   programs, and to write anywhere but in the spool.
 
 mod asking;
 mod attempt;
@@ -44,11 +45,12 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use posta::unix::durable::Disk;
+use posta::unix::enclosure::{Enclosure, Files};
 use posta::unix::listeners;
 use posta::unix::notify;
 use posta::unix::pass::{PacketListener, Packets};
 use posta::unix::privilege;
-use posta::unix::sandbox;
+use posta::unix::seccomp::Power;
 use posta::unix::signals::{Signals, Told};
 use posta::unix::sysexits;
 use posta::unix::users;
@@ -158,7 +160,17 @@ fn drop_rights(config: &Config) -> Result<(), Failure> {
         }
     }
     privilege::set_umask(0o027);
-    sandbox::no_new_privileges().map_err(failed)
+    Ok(())
+}
+
+/// Keeps to the spool, and to the folder of the key that it makes.
+fn enclose(config: &Config) -> std::io::Result<()> {
+    let key = route::Settings::of(config).key;
+    let write = [Some(config.spool.clone()), key.parent().map(Path::to_path_buf)];
+    let write = write.into_iter().flatten().collect();
+    let files = Files { read: vec!["/".into()], write, network: true };
+    log::info!("{}", Enclosure { files: Some(files), without: Power::ALL }.enter()?);
+    Ok(())
 }
 
 fn run(
@@ -171,6 +183,8 @@ fn run(
     let spool = Spool::for_running(&config.spool, Arc::new(Disk))
         .map_err(|e| Failure(sysexits::CANTCREAT, e.to_string()))?;
     let spool = Arc::new(spool);
+    // Before the first thread, and when the trigger has been made.
+    enclose(&config).map_err(|e| Failure(sysexits::OSERR, format!("giving up powers: {e}")))?;
     let committer = Arc::new(Committer::new(spool.clone()));
     let (events, heard) = channel();
     let os = |e: std::io::Error| Failure(sysexits::OSERR, e.to_string());

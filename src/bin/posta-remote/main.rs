@@ -5,7 +5,7 @@
 //!   its configuration and the certificates of authorities (and Unix sockets of LMTP servers), and
 //!   holds no message but those whose open files posta-queue has handed to it, and no password but
 //!   those for relays, which the keeper has; of these it reads with pread only. It starts no program and
-//!   listens to nobody but posta-queue, on `run/remote`, whose user the kernel vouches for.
+//!   writes no file, which the kernel sees to, and listens to nobody but posta-queue, on `run/remote`, whose user the kernel vouches for.
 //!   What a server says is bounded in length and time, and goes no further than a report.
 
 mod candidate;
@@ -29,10 +29,12 @@ use std::sync::Arc;
 
 use log::{error, info, warn};
 
+use posta::unix::enclosure::{Enclosure, Files};
 use posta::unix::pass::PacketListener;
+use posta::unix::seccomp::Power;
 use posta::unix::signals::Signals;
 use posta::unix::users::{self, Account};
-use posta::unix::{listeners, notify, privilege, sandbox, sysexits};
+use posta::unix::{listeners, notify, privilege, sysexits};
 
 use posta::config::options::Daemon;
 use posta::config::{self, Config, ListenAddress};
@@ -90,6 +92,7 @@ fn start(file: Option<&Path>, config: &Config) -> Result<(), Failure> {
     let logins = Logins::open(config.login_files(), handed_over(relay_logins::NAME))
         .map_err(|fault| (sysexits::CONFIG, fault.to_string()))?;
     give_up_rights(config)?;
+    enclose()?;
     let settings = settings(config).map_err(|why| (sysexits::CONFIG, why))?;
     let mut trusted = vec![0, users::current().1];
     trusted.extend(queue.map(|account| account.uid));
@@ -124,8 +127,6 @@ fn listen(
 
 /// Becomes `remote_user`, unless there is nothing to give up or nobody wants it.
 fn give_up_rights(config: &Config) -> Result<(), Failure> {
-    sandbox::no_new_privileges()
-        .map_err(|error| (sysexits::OSERR, format!("can't forbid new privileges: {error}")))?;
     let (name, own) = (&config.remote_user, users::current().1);
     if !config.drop_privileges {
         warn!("drop_privileges is off: running as user {own}");
@@ -143,6 +144,15 @@ fn give_up_rights(config: &Config) -> Result<(), Failure> {
         .ok_or_else(|| (sysexits::CONFIG, format!("remote_user \"{name}\" is no account of this host")))?;
     privilege::become_account(&account)
         .map_err(|error| (sysexits::NOPERM, format!("can't become user \"{name}\": {error}")))
+}
+
+/// It writes no file at all.
+fn enclose() -> Result<(), Failure> {
+    let files = Files { read: vec!["/".into()], write: Vec::new(), network: true };
+    let in_force = Enclosure { files: Some(files), without: Power::ALL }.enter();
+    let in_force = in_force.map_err(|error| (sysexits::OSERR, format!("giving up powers: {error}")))?;
+    info!("{in_force}");
+    Ok(())
 }
 
 /// What the rooms need of the configuration.

@@ -20,7 +20,8 @@
 //!   Security critical: reads from strangers.
 //!   Opens: its configuration, `run/users`, the aliases and tables, `run/sessions/`, `run/counters/`, and `spool/new/`,
 //!   where it only makes files; and before it gives its rights up the TLS keys, unless the keeper hands them over.
-//!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program.
+//!   Connects to `run/auth`. Never opens a file with passwords in it, never delivers, and starts no program:
+//!   the kernel refuses it that, and to write anywhere but in the spool and `run/`.
 
 mod act;
 mod count;
@@ -63,8 +64,10 @@ use posta::net::tls_store::Store;
 use posta::policy::chain::Client;
 use posta::spool::Spool;
 use posta::unix::durable::Disk;
+use posta::unix::enclosure::{Enclosure, Files};
+use posta::unix::seccomp::Power;
 use posta::unix::signals::Signals;
-use posta::unix::{notify, privilege, sandbox, users};
+use posta::unix::{notify, privilege, users};
 
 use house::{Entrance, House};
 use keep::Desk;
@@ -208,7 +211,12 @@ fn give_rights_up(config: &Config) -> Result<(), Unable> {
         make_folders(None);
         log::warn!("drop_privileges = false: this program reads from strangers and is still root");
     }
-    sandbox::no_new_privileges().map_err(os_error("no_new_privs"))
+    // Tables may lie anywhere, and which ones there are may change while it runs.
+    let write = vec![config.spool.clone(), config.run.clone()];
+    let files = Files { read: vec!["/".into()], write, network: true };
+    let in_force = Enclosure { files: Some(files), without: Power::ALL }.enter();
+    log::info!("{}", in_force.map_err(os_error("enclosure"))?);
+    Ok(())
 }
 
 fn unable_to_listen(error: ListenError) -> Unable {

@@ -22,6 +22,8 @@ use std::process::ExitCode;
 
 use log::{error, info, warn};
 
+use posta::unix::enclosure::Enclosure;
+use posta::unix::seccomp::Power;
 use posta::unix::signals::Signals;
 use posta::unix::{privilege, sysexits};
 
@@ -62,6 +64,10 @@ fn start(file: Option<&Path>, config: Config) -> Result<Keeper, (u8, String)> {
     let signals = Signals::take_over()
         .map_err(|error| (sysexits::OSERR, format!("can't take over signals: {error}")))?;
     privilege::set_umask(0o022);
+    // All that it starts inherits this.
+    Enclosure { files: None, without: &[Power::Machine] }
+        .enter()
+        .map_err(|error| (sysexits::OSERR, format!("giving up powers: {error}")))?;
     if let Err(error) = privilege::raise_open_files() {
         warn!("the limit of open files stays as it is: {error}");
     }
