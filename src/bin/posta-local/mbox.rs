@@ -300,7 +300,7 @@ mod tests {
                 append(&folder, "first").unwrap();
                 let disk = Staged::new(&top.path().join("attic"));
                 disk.plan(calls, Fault::Stop);
-                let second = "a\n".repeat(50_000);
+                let second = format!("{}\n", "a".repeat(999)).repeat(100);
                 let done = append_on(&disk, &folder, &second).is_ok_and(|attempt| attempt == Attempt::Done);
                 if let Some(lost) = lost {
                     disk.power_cut(0, lost).unwrap();
