@@ -15,6 +15,8 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
+#[cfg(test)]
+mod faults;
 mod forward;
 mod ingest;
 mod listed;
