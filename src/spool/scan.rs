@@ -46,6 +46,26 @@ impl Spool {
         self.scan_entrance(&self.entrance, each)
     }
 
+    /// The same at the start, when nobody works on a message yet. One whose journal is there was being
+    /// set aside when the last runner stopped (S3): its move is done now, and it is left to
+    /// [`scan_aside`](Spool::scan_aside). For if it were opened where it lies, its journal would not
+    /// be heeded, and the message would be moved under the hands of who works on it.
+    pub fn scan_new_at_start(&self, each: &mut dyn FnMut(Id)) -> Result<(), SpoolError> {
+        let mut begun = Vec::new();
+        let journal = &self.rooms()?.journal;
+        self.scan_new(&mut |id| match journal.holds(&split(id)) {
+            Ok(false) => each(id),
+            // What can't be looked up may be there.
+            Ok(true) | Err(_) => begun.push(id),
+        })?;
+        for id in begun {
+            if let Err(error) = self.settle_orphan(id) {
+                log::error!("{id}: was being set aside, and can't be moved to cur/: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// Every id in `drop/`, and the same sweep.
     pub fn scan_drop(&self, each: &mut dyn FnMut(Id)) -> Result<(), SpoolError> {
         self.scan_entrance(&self.rooms()?.drop, each)
@@ -73,8 +93,9 @@ impl Spool {
     }
 
     /// Every message in `cur/` and `hold/`; journals without a queue file are swept (S5), a message
-    /// that is both in `new/` and has a journal is renamed (S3). To be run after `scan_new` at the
-    /// start; at other times a message that is on its way from one place to the other may be missed.
+    /// that is both in `new/` and has a journal is renamed (S3). To be run after
+    /// [`scan_new_at_start`](Spool::scan_new_at_start); at other times a message that is on its way
+    /// from one place to the other may be missed.
     pub fn scan_aside(&self, each: &mut dyn FnMut(Aside)) -> Result<(), SpoolError> {
         let rooms = self.rooms()?;
         let held = ids(rooms.hold.path())?;
@@ -84,9 +105,16 @@ impl Spool {
                 let place = match (current.remove(&id), held.contains(&id)) {
                     (true, _) => Place::Cur,
                     (false, true) => Place::Hold,
-                    (false, false) => match self.settle_orphan(id)? {
-                        Some(place) => place,
-                        None => continue,
+                    (false, false) => match self.settle_orphan(id) {
+                        Ok(Some(place)) => place,
+                        Ok(None) => continue,
+                        // It stops no other.
+                        Err(error) => {
+                            log::error!(
+                                "{id}: its journal's message can't be moved, or it can't be swept: {error}"
+                            );
+                            continue;
+                        }
                     },
                 };
                 each(self.aside(id, place)?);
@@ -240,6 +268,21 @@ mod tests {
         assert_eq!(all_aside(&spool).iter().map(|a| a.id).collect::<Vec<_>>(), [torn]);
         assert!(cur(torn).exists());
         assert!(!spool.path().join("journal").join(split(finished)).exists());
+    }
+
+    #[test]
+    fn at_the_start_a_message_that_was_being_set_aside_is_not_new() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let (torn, new) = (commit(&spool, b"x", 1), commit(&spool, b"y", 1));
+        let entry = spool.open(torn, Place::New).unwrap();
+        drop(spool.set_aside(&entry, &[]).unwrap());
+        let cur = spool.path().join("cur").join(split(torn));
+        std::fs::rename(&cur, spool.path().join("new").join(torn.as_str())).unwrap();
+        let mut found = Vec::new();
+        spool.scan_new_at_start(&mut |id| found.push(id)).unwrap();
+        assert_eq!(found, [new]);
+        assert!(cur.exists());
+        assert_eq!(all_aside(&spool).iter().map(|a| a.id).collect::<Vec<_>>(), [torn]);
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Client {
         self.stream.get_mut().write_all(bytes).unwrap();
     }
 
+    /// Writes bytes; `None` if the connection has ended.
+    pub fn try_write(&mut self, bytes: &[u8]) -> Option<()> {
+        self.stream.get_mut().write_all(bytes).ok()
+    }
+
     /// Says a line and gives the whole reply.
     pub fn say(&mut self, line: &str) -> String {
         self.write(format!("{line}\r\n").as_bytes());

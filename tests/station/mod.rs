@@ -234,12 +234,17 @@ max_sessions_per_client = 500
         signal(name, self.keeper.as_ref().unwrap().id());
     }
 
-    /// The keeper is killed outright; waits until all its programs are gone.
-    pub fn kill_all(&mut self) {
+    /// The keeper is killed outright; its programs are left to find that out.
+    pub fn kill_keeper(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             keeper.kill().unwrap();
             keeper.wait().unwrap();
         }
+    }
+
+    /// The same; waits until all its programs are gone.
+    pub fn kill_all(&mut self) {
+        self.kill_keeper();
         for program in PROGRAMS {
             wait_for(&format!("the end of {program}"), || self.pids(program).is_empty().then_some(()));
         }
@@ -274,7 +279,8 @@ impl Drop for House {
 /// Everything that the keeper starts.
 pub const PROGRAMS: [&str; 5] = ["posta-smtpd", "posta-queue", "posta-local", "posta-remote", "posta-auth"];
 
-fn signal(name: &str, pid: u32) {
+/// kill(1).
+pub fn signal(name: &str, pid: u32) {
     // A process that has just gone is as good.
     let _ = Command::new("kill").arg(name).arg(pid.to_string()).stderr(Stdio::null()).status();
 }

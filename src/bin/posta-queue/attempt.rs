@@ -229,6 +229,7 @@ impl Runner {
         match place {
             Ok(place) => {
                 message.place = place;
+                self.sync_soon(now());
                 told_of.iter().for_each(|line| self.tell(id, now(), line));
                 self.answer_granted(id, None);
                 self.filed_well(id, &end);
@@ -293,7 +294,6 @@ impl Runner {
         }
         if self.terminating {
             self.note(id);
-            self.clerks.sync_journals();
         } else {
             self.unnoted.push_back((now() + NOTE_AFTER, id));
         }
@@ -427,6 +427,30 @@ mod tests {
         let is_told = |r: &Record| matches!(r, Record::Reported { .. } | Record::Warned { .. });
         assert!(!message.warned && !message.unsaved.iter().any(is_told), "{:?}", message.unsaved);
         assert!(message.unsaved.iter().any(|r| matches!(r, Record::Never { n: 0, .. })));
+    }
+
+    /// However the last of its recipients ended: what the first one got must not come again after a power
+    /// cut, nor a message that is gone.
+    #[test]
+    fn what_was_filed_is_synced_soon() {
+        for (end, status) in [(End::Gone, Status::new(2, 0, 0)), (End::Wait(1, 1), Status::new(4, 0, 0))] {
+            let (stage, disk) = Stage::staged();
+            let (events, heard) = channel();
+            let mut runner = stage.runner(&events);
+            let id = open(&stage, &mut runner);
+            runner.messages.get_mut(&id).unwrap().hear(0, News::ours(status, "x"), now());
+            runner.job_done(id, now());
+            let filed = next_filed(&heard);
+            assert_eq!(std::mem::discriminant(&filed.end), std::mem::discriminant(&end));
+            assert!(disk.unsynced_names() > 0);
+            runner.hear(Event::Filed(filed));
+            runner.look_at_clock(now() + SECOND / 2);
+            let begun = std::time::Instant::now();
+            while disk.unsynced_names() > 0 {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{end:?} is not synced");
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]

@@ -71,13 +71,8 @@ pub struct Filed {
 /// The threads.
 #[derive(Debug)]
 pub struct Clerks {
-    lines: Vec<Sender<Order>>,
-}
-
-#[derive(Debug)]
-enum Order {
-    File(Box<Task>),
-    SyncJournals,
+    lines: Vec<Sender<Box<Task>>>,
+    syncs: Sender<()>,
 }
 
 impl Clerks {
@@ -89,41 +84,45 @@ impl Clerks {
     ) -> std::io::Result<Clerks> {
         let mut lines = Vec::new();
         for n in 0..THREADS {
-            let (line, orders) = channel();
+            let (line, tasks) = channel();
             let (spool, bouncer, events) = (spool.clone(), bouncer.clone(), events.clone());
             let thread = std::thread::Builder::new().name(format!("clerk-{n}"));
-            thread.spawn(move || work(&spool, &bouncer, &orders, &events))?;
+            thread.spawn(move || work(&spool, &bouncer, &tasks, &events))?;
             lines.push(line);
         }
-        Ok(Clerks { lines })
+        let (syncs, wanted) = channel();
+        let spool = spool.clone();
+        std::thread::Builder::new().name("sync".into()).spawn(move || sync(&spool, &wanted))?;
+        Ok(Clerks { lines, syncs })
     }
 
     /// Files a task; `false` if there is no clerk any more.
     pub fn file(&self, task: Task) -> bool {
         let name = task.entry.id.as_str().bytes().fold(0_usize, |sum, b| sum + usize::from(b));
-        self.lines[name % THREADS].send(Order::File(Box::new(task))).is_ok()
+        self.lines[name % THREADS].send(Box::new(task)).is_ok()
     }
 
-    /// Makes everything noted so far durable.
-    pub fn sync_journals(&self) {
-        // One sync covers the whole file system; whoever does it. A clerk that is gone has said so.
-        let _ = self.lines[0].send(Order::SyncJournals);
+    /// Makes everything durable whose filing has come back. A slow disk holds up no clerk.
+    pub fn sync(&self) {
+        // One that is gone has said so.
+        let _ = self.syncs.send(());
     }
 }
 
-fn work(spool: &Spool, bouncer: &Bouncer, orders: &Receiver<Order>, events: &Sender<Event>) {
-    for order in orders {
-        match order {
-            Order::SyncJournals => {
-                if let Err(error) = spool.sync_journals() {
-                    log::error!("journals could not be synced: {error}; a crash now may repeat deliveries");
-                }
-            }
-            Order::File(task) => {
-                if events.send(Event::Filed(file(spool, bouncer, *task))).is_err() {
-                    return;
-                }
-            }
+fn work(spool: &Spool, bouncer: &Bouncer, tasks: &Receiver<Box<Task>>, events: &Sender<Event>) {
+    for task in tasks {
+        if events.send(Event::Filed(file(spool, bouncer, *task))).is_err() {
+            return;
+        }
+    }
+}
+
+fn sync(spool: &Spool, wanted: &Receiver<()>) {
+    while wanted.recv().is_ok() {
+        // One covers all that were asked for by now.
+        wanted.try_iter().for_each(drop);
+        if let Err(error) = spool.sync_journals() {
+            log::error!("what was filed could not be synced: {error}; a power cut now may repeat deliveries");
         }
     }
 }

@@ -18,6 +18,8 @@ mod destination;
 mod dispatch;
 mod export;
 mod expansion;
+#[cfg(test)]
+mod faults;
 mod forward;
 mod ingest;
 mod listed;

@@ -22,6 +22,7 @@ use posta::courier::fields::FieldError;
 use posta::spool::{Committed, Committer, Draft, Entry, Spool, SpoolError};
 
 use crate::runner::{date, now};
+use crate::schedule::SECOND;
 
 const BLOCK: usize = 64 * 1024;
 /// A peer on `run/drop` has this long to say what it wants.
@@ -98,7 +99,9 @@ impl Porter {
             log::info!("{id}: was taken in from drop/ already");
             return Ok(());
         };
-        let envelope = Envelope { arrived: now(), ..entry.envelope.clone() };
+        let unreadable = |source| SpoolError::Io { path: id.to_string(), source };
+        let arrived = handed_in(&entry.file, now()).map_err(unreadable)?;
+        let envelope = Envelope { arrived, ..entry.envelope.clone() };
         let sender = envelope.sender.clone();
         let committed = self.take(draft, &entry.file, entry.size, envelope, uid)?;
         log::info!("{}: uid={uid} from=<{sender}>", committed.id());
@@ -190,6 +193,16 @@ impl Porter {
     }
 }
 
+/// When posta-drop named the file, in microseconds since 1970: the time of its last change, which its
+/// owner can't choose. Should a power cut undo the removal of what was taken in, it is the same again,
+/// and so is the name of each copy in a Maildir.
+fn handed_in(file: &File, now: u64) -> io::Result<u64> {
+    let found = file.metadata()?;
+    let seconds = u64::try_from(found.ctime()).unwrap_or_default();
+    let micros = seconds * SECOND + u64::try_from(found.ctime_nsec()).unwrap_or_default() / 1000;
+    Ok(micros.min(now))
+}
+
 /// The envelope of a submission; what is not known yet is filled in when it is copied.
 fn envelope(submission: Submission) -> Envelope {
     let Submission { sender, envid, ret, recipients } = submission;
@@ -205,5 +218,54 @@ fn envelope(submission: Submission) -> Envelope {
         utf8,
         require_tls: false,
         trace: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posta::mail::address::{Mailbox, ReversePath};
+    use posta::mail::envelope::Recipient;
+    use posta::unix::durable::Disk;
+
+    use posta::spool::Place;
+
+    use crate::stage::Stage;
+
+    use super::*;
+
+    /// Puts a message into `drop/`, as posta-drop does.
+    fn hand_in(stage: &Stage) -> Id {
+        let spool = Arc::new(Spool::for_dropping(stage.spool.path(), Arc::new(Disk)).unwrap());
+        let submission = Submission {
+            sender: ReversePath::Null,
+            envid: None,
+            ret: None,
+            recipients: vec![Recipient::plain(Mailbox::parse("bob@example.net", false).unwrap())],
+        };
+        let envelope =
+            Envelope { origin: Origin::User { uid: 1, name: "alice".into() }, ..envelope(submission) };
+        let draft = Draft::begin(&spool).unwrap();
+        Committer::new(spool).commit(draft, &envelope).unwrap().id()
+    }
+
+    /// A Maildir's copy is named by id and time of arrival: what is taken in again must replace it.
+    #[test]
+    fn what_is_taken_in_again_has_arrived_when_it_first_did() {
+        let stage = Stage::new();
+        let (committer, busy) = (Arc::new(Committer::new(stage.spool.clone())), Arc::default());
+        let spool = stage.spool.clone();
+        let porter = Porter { spool, committer, hostname: "mail.example.org".into(), most: 1000, busy };
+        let id = hand_in(&stage);
+        let (dropped, uid) = stage.spool.open_drop(id).unwrap();
+        let arrivals = [(), ()].map(|()| {
+            porter.import(&dropped, uid).unwrap();
+            let arrived = stage.spool.open(id, Place::New).unwrap().envelope.arrived;
+            // It was delivered, and a power cut has brought back what lay in drop/.
+            stage.spool.finish(id, Place::New).unwrap();
+            arrived
+        });
+        assert_eq!(arrivals[0], arrivals[1]);
+        assert!(arrivals[0] <= now());
+        stage.spool.undrop(id).unwrap();
     }
 }

@@ -30,8 +30,11 @@ use crate::schedule::{SECOND, Schedule};
 use crate::turns::{Ending, Job};
 use crate::wishes::{Pass, Wish};
 
-/// Results of a message that is not done yet are on the disk this much later.
+/// Results of a message that is not done yet are noted this much later.
 pub(crate) const NOTE_AFTER: u64 = SECOND / 2;
+/// What is noted, and what is removed since it is done, is on the disk this much later: so a power cut
+/// repeats at most what was delivered in the last second.
+const SYNC_AFTER: u64 = SECOND * 2 / 5;
 /// What could not be filed is tried again after this.
 pub(crate) const FILE_AGAIN: u64 = 30 * SECOND;
 /// A hand whose socket was full is asked again after this, if nothing comes from it before.
@@ -114,6 +117,8 @@ pub struct Runner {
     pub(crate) send_again: Option<u64>,
     /// Messages with results that are not on the disk yet, and until when they must be.
     pub(crate) unnoted: VecDeque<(u64, Id)>,
+    /// When the spool is to be synced, if anything was filed since it was last.
+    sync_at: Option<u64>,
     /// Messages that could not be filed, and when to try again.
     pub(crate) troubled: VecDeque<(u64, Id)>,
     /// What the administrator wants of messages that are under way.
@@ -170,6 +175,7 @@ impl Runner {
             lines: [None, None],
             send_again: None,
             unnoted: VecDeque::new(),
+            sync_at: None,
             troubled: VecDeque::new(),
             wishes: HashMap::new(),
             passes: Vec::new(),
@@ -192,6 +198,7 @@ impl Runner {
                 self.hear(event);
             }
             if self.terminating && !self.is_busy() {
+                self.clerks.sync();
                 return;
             }
             self.look_at_clock(now());
@@ -204,6 +211,7 @@ impl Runner {
         let times = [
             self.schedule.wake_at(),
             self.send_again,
+            self.sync_at,
             self.unnoted.front().map(|u| u.0),
             self.troubled.front().map(|t| t.0),
         ];
@@ -217,7 +225,7 @@ impl Runner {
         self.messages.values().any(|m| m.filing)
     }
 
-    fn hear(&mut self, event: Event) {
+    pub(crate) fn hear(&mut self, event: Event) {
         match event {
             Event::Fresh(ids) => ids.into_iter().for_each(|id| self.schedule.add_fresh(id)),
             Event::Aside(found) => {
@@ -256,15 +264,12 @@ impl Runner {
         }
     }
 
-    fn look_at_clock(&mut self, now: u64) {
-        while self.unnoted.front().is_some_and(|u| u.0 <= now) {
-            let mut sync = false;
-            while let Some((_, id)) = self.unnoted.pop_front_if(|u| u.0 <= now) {
-                sync |= self.note(id);
-            }
-            if sync {
-                self.clerks.sync_journals();
-            }
+    pub(crate) fn look_at_clock(&mut self, now: u64) {
+        while let Some((_, id)) = self.unnoted.pop_front_if(|u| u.0 <= now) {
+            self.note(id);
+        }
+        if self.sync_at.take_if(|at| *at <= now).is_some() {
+            self.clerks.sync();
         }
         while let Some((_, id)) = self.troubled.pop_front_if(|t| t.0 <= now) {
             self.settle(id);
@@ -357,6 +362,11 @@ impl Runner {
         self.left(id);
     }
 
+    /// Something was filed that must be on the disk soon.
+    pub(crate) fn sync_soon(&mut self, now: u64) {
+        self.sync_at.get_or_insert(now + SYNC_AFTER);
+    }
+
     /// A message has left the working set: passes wait for it no longer.
     pub(crate) fn left(&mut self, id: Id) {
         for pending in self.passes.iter_mut().filter_map(|p| p.pending.as_mut()) {
@@ -370,7 +380,6 @@ impl Runner {
         ids.into_iter().for_each(|id| {
             self.note(id);
         });
-        self.clerks.sync_journals();
     }
 }
 

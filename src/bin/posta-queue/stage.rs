@@ -1,18 +1,21 @@
 //! A spool and a runner for tests.
 
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::envelope::{BodyKind, Envelope, Origin, Recipient};
 use posta::mail::id::Id;
-use posta::unix::durable::Disk;
+use posta::unix::durable::staged::Staged;
+use posta::unix::durable::{Disk, Durable};
 
 use posta::config::{self, Config};
 use posta::logbook::history::{History, Keep};
 
 use posta::route::{Router, Settings};
-use posta::spool::{Committer, Draft, Spool};
+use posta::spool::{Committer, Draft, Spool, SpoolError};
 
 use crate::bounce::Bouncer;
 use crate::clerk::Clerks;
@@ -34,7 +37,7 @@ pub fn router() -> Router {
 
 /// A spool, and what works on it.
 pub struct Stage {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub spool: Arc<Spool>,
     committer: Arc<Committer>,
 }
@@ -42,20 +45,59 @@ pub struct Stage {
 impl Stage {
     pub fn new() -> Stage {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("spool");
-        Spool::make(&path, None).unwrap();
-        let spool = Arc::new(Spool::for_running(&path, Arc::new(Disk)).unwrap());
+        Spool::make(&folder.path().join("spool"), None).unwrap();
+        Stage::open(folder, Arc::new(Disk))
+    }
+
+    /// One on a disk that fails when it is told to, and that disk.
+    pub fn staged() -> (Stage, Arc<Staged>) {
+        // In memory where possible: its power is only cut by the model.
+        let memory = Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        Spool::make(&folder.path().join("spool"), None).unwrap();
+        let attic = folder.path().join("attic");
+        std::fs::create_dir(&attic).unwrap();
+        let disk = Arc::new(Staged::new(&attic));
+        (Stage::open(folder, disk.clone()), disk)
+    }
+
+    fn open(folder: tempfile::TempDir, disk: Arc<dyn Durable>) -> Stage {
+        let begun = Instant::now();
+        let spool = loop {
+            match Spool::for_running(&folder.path().join("spool"), disk.clone()) {
+                // Threads of a runner that was dropped may not have ended yet.
+                Err(SpoolError::Locked { .. }) if begun.elapsed() < Duration::from_secs(60) => {
+                    std::thread::yield_now();
+                }
+                opened => break Arc::new(opened.unwrap()),
+            }
+        };
         let committer = Arc::new(Committer::new(spool.clone()));
-        Stage { _folder: folder, spool, committer }
+        Stage { folder, spool, committer }
+    }
+
+    /// The same spool after a restart, on a disk that works.
+    pub fn reopened(self) -> Stage {
+        let Stage { folder, spool, committer } = self;
+        // With the last of them the lock goes.
+        drop((spool, committer));
+        Stage::open(folder, Arc::new(Disk))
     }
 
     /// Puts a message for `to` into `new/`.
     pub fn commit(&self, to: &str) -> Id {
+        self.try_commit(&[to]).unwrap()
+    }
+
+    /// The same for several recipients, on a disk that may fail.
+    pub fn try_commit(&self, to: &[&str]) -> Result<Id, SpoolError> {
+        let recipient = |to: &&str| Recipient::plain(Mailbox::parse(to, false).unwrap());
         let envelope = Envelope {
             sender: ReversePath::parse("sender@example.org", false).unwrap(),
             ret: None,
             envid: None,
-            recipients: vec![Recipient::plain(Mailbox::parse(to, false).unwrap())],
+            recipients: to.iter().map(recipient).collect(),
             origin: Origin::Posta,
             arrived: crate::runner::now(),
             body: BodyKind::SevenBit,
@@ -63,9 +105,9 @@ impl Stage {
             require_tls: false,
             trace: Vec::new(),
         };
-        let mut draft = Draft::begin(&self.spool).unwrap();
-        draft.push(b"Subject: x\r\n\r\nbody\r\n").unwrap();
-        self.committer.commit(draft, &envelope).unwrap().id()
+        let mut draft = Draft::begin(&self.spool)?;
+        draft.push(b"Subject: x\r\n\r\nbody\r\n")?;
+        Ok(self.committer.commit(draft, &envelope)?.id())
     }
 
     /// Who commits notices and copies.
@@ -82,7 +124,7 @@ impl Stage {
         let router = Arc::new(RwLock::new(Arc::new(router())));
         let ingest = Ingest::start(&self.spool, &router, events).unwrap();
         let schedule = Schedule::new(settings::schedule(&config));
-        let none = Keep { age: std::time::Duration::ZERO, ..settings::history(&config) };
+        let none = Keep { age: Duration::ZERO, ..settings::history(&config) };
         let history = History::start(none).unwrap();
         Runner::new(schedule, settings::rules(&config), ingest, clerks, history)
     }

@@ -69,7 +69,7 @@ impl FirstScan {
     /// `new/` before `cur/`, since messages move that way.
     fn scan(&mut self) -> Result<(), SpoolError> {
         let mut batch = Vec::new();
-        self.spool.scan_new(&mut |id| {
+        self.spool.scan_new_at_start(&mut |id| {
             batch.push(id);
             if batch.len() >= BATCH {
                 let _ = self.events.send(Event::Fresh(std::mem::take(&mut batch)));
@@ -198,5 +198,36 @@ impl Watch {
         }
         let _ = self.events.send(Event::Fresh(fresh));
         wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use crate::stage::Stage;
+
+    use super::*;
+
+    /// A power cut may undo the move to `cur/` and keep the journal. Such a message must not be opened in
+    /// `new/` while the scan moves it: it would be delivered and stay, or be forgotten until the next start.
+    #[test]
+    fn what_was_being_set_aside_is_found_once_and_in_cur() {
+        let stage = Stage::new();
+        let (torn, new) = (stage.commit("torn@x"), stage.commit("new@x"));
+        let entry = stage.spool.open(torn, Place::New).unwrap();
+        drop(stage.spool.set_aside(&entry, &[]).unwrap());
+        stage.spool.move_to(torn, Place::Cur, Place::New).unwrap();
+        let (events, heard) = channel();
+        FirstScan { spool: stage.spool.clone(), events, batch: Vec::new() }.run();
+        let (mut fresh, mut aside) = (Vec::new(), Vec::new());
+        for event in heard {
+            match event {
+                Event::Fresh(ids) => fresh.extend(ids),
+                Event::Aside(found) => aside.extend(found.into_iter().map(|found| found.0)),
+                _ => {}
+            }
+        }
+        assert_eq!((fresh, aside), (vec![new], vec![torn]));
     }
 }
