@@ -6,6 +6,7 @@
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed
+#   make soak       besieges a whole posta, round after round, for MINUTES=n
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
 PREFIX  = /usr/local
@@ -54,6 +55,11 @@ packages:
 
 bench: all
 	contrib/bench/bench
+
+# "make check" has a short one. The same SEED makes the attackers' chance the same.
+MINUTES = 10
+soak: headers
+	MINUTES=$(MINUTES) $(CARGO) test --release --locked --features "$(FEATURES)" --test soak -- --nocapture
 
 SECONDS = 60
 fuzz:
@@ -109,4 +115,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench fuzz install deb uninstall
+.PHONY: all run check headers packages bench soak fuzz install deb uninstall
