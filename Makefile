@@ -6,7 +6,8 @@
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed, into contrib/bench/RESULTS
-#   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
+#   make soak       besieges a whole posta, round after round, for MINUTES=n
+#   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all, and INPUTS=n to others beside us
 
 PREFIX  = /usr/local
 DESTDIR =
@@ -50,14 +51,21 @@ packages:
 	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl \
 		/usr/share/doc/libnet-ssleay-perl=libnet-ssleay-perl
 	@# Without these the tests of what is made for them are skipped, and say so.
-	-contrib/packages systemd-analyze=systemd fail2ban-regex=fail2ban
+	-contrib/packages systemd-analyze=systemd fail2ban-regex=fail2ban python3=python3
 
 bench: all
 	contrib/bench/bench
 
+# "make check" has a short one. The same SEED makes the attackers' chance the same.
+MINUTES = 10
+soak: headers
+	MINUTES=$(MINUTES) $(CARGO) test --release --locked --features "$(FEATURES)" --test soak -- --nocapture
+
 SECONDS = 60
+INPUTS  = 60000
 fuzz:
 	contrib/fuzz/run $(SECONDS)
+	SEED=$$(date +%s) INPUTS=$(INPUTS) $(CARGO) test --locked --test differences -- --nocapture
 
 # What lies in contrib/ and where it goes, below PREFIX; /usr/local in it becomes PREFIX.
 PLACED = \
@@ -109,4 +117,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench fuzz install deb uninstall
+.PHONY: all run check headers packages bench soak fuzz install deb uninstall

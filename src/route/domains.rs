@@ -314,6 +314,7 @@ mod tests {
             target: Target::Smtp(Hop::parse(hop, 25).unwrap()),
             place: None,
             sender: None,
+            of_list: false,
         };
         let said = domains.relaying(&leaf("x@a.example", "relay.example:587")).unwrap().unwrap();
         assert_eq!((said.terms.tls, said.messages_per_minute), (Some(RelayTls::Verify), 6));
