@@ -213,6 +213,25 @@ fn letters_that_mean_nothing_here_are_taken() {
 }
 
 #[test]
+fn letters_that_write_files_elsewhere_are_refused() {
+    let place = Place::new();
+    let log = place.path("log.php");
+    let log = log.to_str().unwrap();
+    // Root is told that there is no such thing, all others that they may not.
+    let refused = if posta::unix::users::current().0 == 0 { 64 } else { 77 };
+    let queue = format!("-oQ{log}");
+    let aliases = format!("AliasFile={log}");
+    for words in [vec!["-X", log], vec!["-D", log], vec![&queue], vec!["-O", &aliases]] {
+        let output = place.sendmail(&[&words[..], &["a@x"]].concat(), "A: 1\n\n<?php\n");
+        assert_eq!(code(&output), refused, "{words:?}: {output:?}");
+        assert!(said(&output).contains(words[0]), "{output:?}");
+    }
+    assert_eq!(code(&place.sendmail(&["-be", "${run{id}}"], "")), 64);
+    assert_eq!(place.dropped(), []);
+    assert!(!place.path("log.php").exists());
+}
+
+#[test]
 fn a_sendmail_that_is_killed_in_the_middle_submits_nothing() {
     let place = Place::new();
     let mut command = place.command(env!("CARGO_BIN_EXE_posta-drop"));

@@ -13,6 +13,16 @@ fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Scripts that need root and a Debian to be tried in: at least their shell understands them.
+#[test]
+fn the_scripts_of_the_package_are_well_formed() {
+    for name in ["build", "try", "walk", "boot", "postinst", "postrm", "prerm"] {
+        let script = project().join("contrib/debian").join(name);
+        let said = Command::new("sh").arg("-n").arg(&script).output().unwrap();
+        assert!(said.status.success(), "{name}: {}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
 /// A root to install into, and programs that stand for those of a release: each runs the real one.
 struct Root {
     folder: TempDir,

@@ -218,6 +218,8 @@ fn failure(error: NetError) -> (LookupError, Option<Duration>) {
             }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => (LookupError::Refused(code.to_str().into()), None),
+        // Its own words, "no connections available", say nothing to who reads them in a log or a notice.
+        NetError::NoConnections => (LookupError::Trouble("no name server can be reached".into()), None),
         other => (LookupError::Trouble(other.to_string()), None),
     }
 }
@@ -236,6 +238,12 @@ mod tests {
 
     fn named(text: &str) -> Name {
         Name::from_ascii(text).unwrap()
+    }
+
+    #[test]
+    fn a_network_that_is_down_is_told_in_plain_words() {
+        let (error, holds) = failure(NetError::NoConnections);
+        assert_eq!((error.to_string().as_str(), holds), ("no name server can be reached", None));
     }
 
     /// A name server on loopback: how it answers, and a count of what it was asked.

@@ -241,7 +241,7 @@ impl Policy {
             Judgement::Open => return Verdict::Accept,
             Judgement::ClientsOnly | Judgement::Unsent if self.may_relay(client) => return Verdict::Accept,
             Judgement::ClientsOnly => {
-                let text = format!("<{recipient}>: relaying denied: not a domain of this server");
+                let text = format!("<{recipient}>: Relay access denied: not a domain of this server");
                 return Verdict::Refuse(rule::RELAYING.reply(text));
             }
             Judgement::Unsent => {

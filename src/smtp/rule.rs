@@ -201,7 +201,7 @@ rules! {
         "There is no such address here."
         "Look at the address again."
         "Ask posta why: postactl why ADDRESS.";
-    RELAYING = "P0404" 554 (7, 1) "relaying denied"
+    RELAYING = "P0404" 554 (7, 1) "relay access denied"
         "The address is not one of this server's, and the client may not send to others through it."
         "Log in, or use the server of your own provider."
         "See smtpd.relay_from, and [domains] for what is this server's.";

@@ -55,9 +55,9 @@ fn a_listed_certificate_of_a_trusted_authority_may_relay() {
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         for (shown, answer) in [
             (Some(&place.known), "250"),
-            (Some(&place.other), "554 5.7.1 <x@elsewhere.test>: relaying denied"),
-            (Some(&place.strange), "554 5.7.1 <x@elsewhere.test>: relaying denied"),
-            (None, "554 5.7.1 <x@elsewhere.test>: relaying denied"),
+            (Some(&place.other), "554 5.7.1 <x@elsewhere.test>: Relay access denied"),
+            (Some(&place.strange), "554 5.7.1 <x@elsewhere.test>: Relay access denied"),
+            (None, "554 5.7.1 <x@elsewhere.test>: Relay access denied"),
         ] {
             let by = || {
                 let mut builder = context();

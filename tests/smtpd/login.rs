@@ -283,4 +283,14 @@ fn fail2ban_finds_who_guesses() {
     let found: Vec<&str> = found.lines().filter(|line| !line.is_empty()).collect();
     let errors = String::from_utf8_lossy(&said.stderr);
     assert_eq!(found, ["127.0.0.1", "127.0.0.7"], "{errors}\n{}", daemon.read_log());
+    // Those that fail2ban has for Postfix find the same, told only how our program is called: posta(7).
+    let stock = "postfix[mode=extra, _daemon=posta-smtpd]";
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/man/posta.7")).unwrap();
+    assert!(page.contains(stock));
+    let said = std::process::Command::new("fail2ban-regex").args(["-o", "ip"]).arg(&log).arg(stock).output();
+    let said = said.unwrap();
+    let found = String::from_utf8_lossy(&said.stdout);
+    let found: Vec<&str> = found.lines().filter(|line| !line.is_empty()).collect();
+    let errors = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(found, ["127.0.0.1", "127.0.0.7"], "{errors}\n{}", daemon.read_log());
 }

@@ -84,7 +84,7 @@ fn pipelined_groups_are_answered_in_order() {
     client.say("EHLO client.test", "250");
     let group = "MAIL FROM:<a@b.test>\r\nRCPT TO:<x@elsewhere.test>\r\nRCPT TO:<x@example.org>\r\nDATA\r\n";
     client.send(group);
-    for start in ["250", "554 5.7.1 <x@elsewhere.test>: relaying denied", "250", "354"] {
+    for start in ["250", "554 5.7.1 <x@elsewhere.test>: Relay access denied", "250", "354"] {
         client.expect(start);
     }
     client.send(format!("one\r\n.\r\n{group}"));

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{io, thread};
 
+use posta::logbook::collect::write;
 use posta::logbook::count::{Counter, export};
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
@@ -87,12 +88,6 @@ pub fn end(file: &Path) {
     if let Err(error) = write(file, &text()) {
         log::debug!("{}: {error}", file.display());
     }
-}
-
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let new = file.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(&new, file)
 }
 
 #[cfg(test)]

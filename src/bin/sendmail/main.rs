@@ -8,11 +8,12 @@
 //!   Runs as its caller, without any right of its own, on input that is the caller's or, from web
 //!   forms and the like, a stranger's. Addresses with control characters are refused, so that no
 //!   header field can be smuggled in. It opens the configuration and `run/queue`, and starts
-//!   posta-drop (with `-bs` posta-smtpd), never a shell. What of sendmail's options could write
-//!   a file or choose a program is ignored.
+//!   posta-drop (with `-bs` posta-smtpd), never a shell. What of sendmail's options would write
+//!   a file or choose where things are is refused.
 
 mod aliases;
 mod compose;
+mod dangerous;
 mod header;
 mod input;
 mod listing;
@@ -72,14 +73,14 @@ const LETTERS: &[(&str, Value, &str)] = &[
     ("V", Value::Attached("ENVID"), "envelope id; -V alone prints the version"),
     ("v", Value::None, "print the id of what was stored"),
     ("c", Value::Wanted("FILE"), "read the configuration from FILE"),
-    ("C", Value::Wanted("FILE"), "the same"),
-    ("o", Value::Wanted("OPTION"), "ignored, but for -oi"),
+    ("C", Value::Wanted("FILE"), "the same, for root"),
+    ("o", Value::Wanted("OPTION"), "ignored, but for -oi; refused if it names a file"),
     ("A", Value::Wanted("X"), "ignored"),
     ("B", Value::Wanted("TYPE"), "ignored: the body's kind is seen from the body"),
-    ("D", Value::Wanted("FILE"), "ignored; no file is opened"),
+    ("D", Value::Wanted("FILE"), "refused"),
     ("L", Value::Wanted("TAG"), "ignored"),
-    ("O", Value::Wanted("OPTION"), "ignored"),
-    ("X", Value::Wanted("FILE"), "ignored; no file is opened"),
+    ("O", Value::Wanted("OPTION"), "ignored; refused if it names a file"),
+    ("X", Value::Wanted("FILE"), "refused"),
     ("d", Value::Attached("LEVEL"), "ignored"),
     ("e", Value::Wanted("MODE"), "ignored: errors are told by the exit code and on stderr"),
     ("p", Value::Wanted("PROTOCOL"), "ignored"),
@@ -131,6 +132,7 @@ fn run() -> Result<u8, Refusal> {
         return Ok(sysexits::OK);
     }
     let asked = |letter: &str| given.opt_present(letter).then(|| values(&given, letter));
+    dangerous::refuse(&asked, users::current().0 == 0)?;
     let options = options::read(called, &asked, given.free.clone())?;
     let config = config::load(options.config.as_deref()).map_err(|faults| {
         let lines: Vec<String> = faults.iter().map(|fault| fault.to_string()).collect();
