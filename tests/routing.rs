@@ -212,3 +212,26 @@ fn a_bounce_of_mail_that_was_never_sent_is_refused() {
         ],
     );
 }
+
+#[test]
+fn each_user_has_a_limit_of_his_own() {
+    let settings = "[local]\nover_quota = \"never\"\n[domains.\"users.example\"]\nusers = \"{root}/users\"\n\
+                    mailbox = \"{root}/mail/{user}/\"\nquota_messages = 1\n";
+    let users = "two@users.example:!::::::userdb_quota_rule=*:messages=2\n\
+                 small@users.example:!::::::userdb_quota_rule=*:bytes=10\n\
+                 free@users.example:!::::::userdb_quota_rule=*:ignore\none@users.example:!\n";
+    let (house, _sink) = house(settings, &[("users", users)]);
+    let [free, two, one, small] = ["free", "two", "one", "small"].map(|name| format!("{name}@users.example"));
+    for _ in 0..3 {
+        house.send("ann@example.org", &[&free, &two, &one, &small], MESSAGE);
+        // One after the other: what is under way is in no count.
+        house.wait_for_empty_queue();
+    }
+    let held = ["free", "two", "one", "small"].map(|user| house.mailbox(user).len());
+    assert_eq!(held, [3, 2, 1, 0]);
+    let bounces = house.wait_for_mail("ann", 3).concat();
+    for (user, count) in [(&free, 0), (&two, 1), (&one, 2), (&small, 3)] {
+        assert_eq!(bounces.matches(&format!("Final-Recipient: rfc822; {user}")).count(), count, "{user}");
+    }
+    assert_eq!(bounces.matches("Status: 5.2.2").count(), 6, "{bounces}");
+}

@@ -12,6 +12,8 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::mail::limit::Limit;
+
 use crate::courier::request::Hop;
 
 mod check;
@@ -68,6 +70,8 @@ pub struct DomainRule {
     pub source: SourceAddresses,
     /// Messages a minute that are sent there; 0: as many as there are.
     pub messages_per_minute: u32,
+    /// What a Maildir of its users may hold; `None`: as `[local]` says.
+    pub limit: Option<Limit>,
 }
 
 /// Where mail for a domain goes.
@@ -166,7 +170,8 @@ impl DomainRule {
     pub fn new(domain: &str, fate: DomainFate) -> DomainRule {
         let clients_only = domain == "*";
         let (domain, source) = (domain.to_string(), SourceAddresses::default());
-        DomainRule { domain, fate, clients_only, tls: None, login: None, source, messages_per_minute: 0 }
+        let (tls, login, messages_per_minute, limit) = (None, None, 0, None);
+        DomainRule { domain, fate, clients_only, tls, login, source, messages_per_minute, limit }
     }
 }
 

@@ -181,6 +181,9 @@ section! {
         users: String = Text, "", "Mailboxes of this host, of: \"system\", its accounts; a users file; \"*\", anybody; \"virtual\".";
         mailbox: Option<String> = Maybe(MailboxPath), "", "The mailbox of each user. Empty: as local.mailbox says.";
         owner: String = Text, "", "The account that owns the mailboxes. Empty: each user.";
+        quota: Option<u64> = Maybe(Size), "", "Most bytes in one Maildir. Empty and no quota_messages: as local.quota.";
+        quota_messages: u64 = Number { least: 0, most: 1_000_000_000 }, 0,
+            "Most messages in one Maildir. 0 and no quota: as local.quota_messages.";
         lmtp: String = Text, "", "Mail is handed over by LMTP to this host:port or unix:/path.";
         relay: String = Text, "", "Mail is sent on: to \"mx\", the domain's own servers, or to this host:port.";
         accept: bool = Choice(&[("anyone", false), ("clients", true)]), "anyone",

@@ -25,11 +25,12 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::limit::Limit;
 use crate::mail::status::Status;
 
 use crate::courier::request::{Leaf, Target};
 
-use crate::config::{DomainFate, Source};
+use crate::config::{DomainFate, Source, Users};
 
 mod accounts;
 mod alias;
@@ -242,6 +243,26 @@ impl Router {
         self.domains.relaying(leaf)
     }
 
+    /// What the mailbox of a leaf may hold, where its user's line in a users file says it, or else the entry
+    /// of its domain; `None`: neither does.
+    pub fn limit(&self, leaf: &Leaf) -> Result<Option<Limit>, NoRoute> {
+        let address = &leaf.address;
+        let rule = self.domains.find(address.domain())?.rule;
+        let of_user = match &rule.fate {
+            DomainFate::Users { users: Users::File(file), .. } => {
+                let unknown =
+                    |why: String| NoRoute::unknown_now(format!("look-up of {address} failed: {why}"));
+                let users = self.users.get().map_err(|why| unknown(why.to_string()))?;
+                let domain = resolve::rule_domain(&rule, address);
+                let names = [address.local(), self.bare(address.local())];
+                let user = users.find_either(file, names, domain).map_err(unknown)?;
+                user.and_then(|user| user.limit)
+            }
+            _ => None,
+        };
+        Ok(of_user.or(rule.limit))
+    }
+
     /// The users file of a domain, whose entry may be in a table; `None`: it has none.
     pub fn users_file(&self, domain: &str) -> Result<Option<PathBuf>, NoRoute> {
         self.domains.users_file(&domain.to_lowercase())
@@ -326,8 +347,7 @@ impl Router {
     /// Whether a domain's names are this host's: its users are the accounts.
     fn is_own(&self, address: &Mailbox) -> bool {
         let found = self.domains.find(address.domain());
-        let is_system =
-            |fate: &DomainFate| matches!(fate, DomainFate::Users { users: crate::config::Users::System, .. });
+        let is_system = |fate: &DomainFate| matches!(fate, DomainFate::Users { users: Users::System, .. });
         found.is_ok_and(|found| is_system(&found.rule.fate))
     }
 
@@ -397,7 +417,7 @@ mod tests {
 
     use crate::courier::request::{Hop, Owner, Place};
 
-    use crate::config::{DomainRule, Users};
+    use crate::config::DomainRule;
 
     use super::*;
 

@@ -26,6 +26,7 @@ impl Message {
                 notify: recipient.notify,
                 orcpt: recipient.original.clone(),
                 place: target.leaf.place.clone(),
+                limit: target.limit,
             });
         }
         let first = self.targets.get(*job.targets.first()? as usize)?;
