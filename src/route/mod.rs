@@ -16,6 +16,7 @@
 //! | `accounts`, [`users`] | this host's names, and those of users files |
 //! | `transport` | makes the leaf |
 //! | `explain` | says it all in words |
+//! | `inspect` | what is to be mended in the tables |
 //!
 //! A local part is only ever looked up, never taken apart: `a%b@here`, `b!a@here` and `"a@b"@here`
 //! lead to a user of that very name or nowhere. What a table can't say now is never "unknown user".
@@ -30,12 +31,13 @@ use crate::mail::status::Status;
 
 use crate::courier::request::{Leaf, Target};
 
-use crate::config::{DomainFate, Source, Users};
+use crate::config::{DomainFate, Users};
 
 mod accounts;
 mod alias;
 mod domains;
 mod explain;
+mod inspect;
 mod residents;
 mod resolve;
 mod rewrite;
@@ -51,6 +53,7 @@ pub mod users;
 
 pub use alias::{Member, included};
 pub use domains::{Relaying, with_parents};
+pub use inspect::alias_faults;
 pub use settings::Settings;
 pub use signature::{KeyError, make_key};
 pub use table::TableError;
@@ -62,8 +65,7 @@ use domains::Domains;
 use resolve::{Reach, Walk};
 use rewrite::Rewriting;
 use senders::{Returned, Senders};
-use table::text::Rows;
-use table::watched::{Absent, Content, Watched};
+use table::watched::{Absent, Watched};
 use table::{Lookup, open, open_all};
 use transport::Mailboxes;
 use users::Published;
@@ -131,21 +133,6 @@ pub struct Failure {
     pub why: NoRoute,
     /// The owner of the list that it is a member of, who is to be told.
     pub owner: Option<Mailbox>,
-}
-
-/// What is wrong with a table of aliases, each fault as `FILE:LINE: what`; for `newaliases`. A missing
-/// text file is an empty table.
-pub fn alias_faults(source: &Source) -> Result<Vec<String>, TableError> {
-    let faults = match source {
-        // As it is on the disk, also where that is worse than what was read before.
-        Source::Text(path) => match std::fs::read(path) {
-            Ok(bytes) => Rows::parse(path, &String::from_utf8_lossy(&bytes), Form::Aliases).faults().to_vec(),
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(why) => return Err(TableError::unreadable(path, &why)),
-        },
-        other => open(other, Form::Aliases).faults(),
-    };
-    Ok(faults.iter().map(ToString::to_string).collect())
 }
 
 impl Router {
@@ -309,28 +296,6 @@ impl Router {
         Mailbox::from_parts(local, self.domains.hostname()).ok()
     }
 
-    /// What the administrator should know of the tables, for `postactl check`.
-    pub fn warnings(&self) -> Vec<String> {
-        let tables = self.virtual_aliases.iter().map(|table| &**table);
-        let tables = tables.chain(self.rewriting.tables());
-        let mut warnings: Vec<String> = std::iter::once(&*self.aliases)
-            .chain(tables)
-            .flat_map(|table| table.faults())
-            .chain(self.domains.faults())
-            .map(|fault| fault.to_string())
-            .collect();
-        let root = self.settings.root_mailbox.as_str();
-        let to_root = |leaf: &Leaf| leaf.place.as_ref().is_some_and(|place| transport::is_path(place, root));
-        if let Some(Ok(leaves)) = self.qualify("root").map(|address| self.expand(&address))
-            && leaves.iter().any(to_root)
-        {
-            let aliases = &self.settings.aliases;
-            let text = format!("mail for root goes to {root} as user mail: say in {aliases} who reads it");
-            warnings.push(text);
-        }
-        warnings
-    }
-
     /// A member of an alias as an address.
     fn complete(&self, text: &str) -> Option<Mailbox> {
         if text.contains('@') { Mailbox::parse(text, true).ok() } else { self.qualify(text) }
@@ -417,7 +382,9 @@ mod tests {
 
     use crate::courier::request::{Hop, Owner, Place};
 
-    use crate::config::DomainRule;
+    use crate::config::{DomainRule, Source};
+
+    use super::table::text::Rows;
 
     use super::*;
 
@@ -694,10 +661,12 @@ mod tests {
 
     #[test]
     fn check_hears_of_root_s_mail_and_of_bad_lines() {
-        let warnings = house("bad line\n").router.warnings();
-        assert!(warnings[0].ends_with("aliases:1: no colon after the alias's name"), "{warnings:?}");
-        assert!(warnings[1].starts_with("mail for root goes to /var/mail/root/"), "{warnings:?}");
-        assert_eq!(house("root: daemon\n").router.warnings(), Vec::<String>::new());
+        let bad = house("bad line\n");
+        let (faults, warnings) = (bad.router.faults(), bad.router.warnings());
+        assert!(faults[0].ends_with("aliases:1: no colon after the alias's name"), "{faults:?}");
+        assert!(warnings[0].starts_with("mail for root goes to /var/mail/root/"), "{warnings:?}");
+        let good = house("root: daemon\n");
+        assert_eq!((good.router.faults(), good.router.warnings()), (vec![], vec![]));
     }
 
     #[test]

@@ -72,6 +72,27 @@ pub fn publish(files: &[PathBuf]) -> String {
     text
 }
 
+/// What is wrong with a users file, each as `FILE:LINE: what`; an error: it can't be read.
+pub fn faults(path: &Path) -> std::io::Result<Vec<String>> {
+    let bytes = std::fs::read(path)?;
+    let content = String::from_utf8_lossy(&bytes);
+    let lines = (1..).zip(content.lines().map(str::trim));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let fault = |(number, line)| {
+        let (name, read) = read_line(line);
+        let what = match read {
+            _ if name.is_empty() || name.contains(char::is_control) => "no user name".to_string(),
+            Ok(Said { limit: Some(Err(rule)), .. }) => {
+                format!("{name}: the quota {rule:?} is not understood")
+            }
+            Ok(_) => return None,
+            Err(why) => format!("{name}: {why}"),
+        };
+        Some(format!("{}:{number}: {what}", path.display()))
+    };
+    Ok(lines.filter_map(fault).collect())
+}
+
 fn publish_file(text: &mut String, path: &Path, content: &str) -> std::fmt::Result {
     for (n, line) in content.lines().enumerate() {
         let line = line.trim();
@@ -267,6 +288,18 @@ mod tests {
         assert!(
             published.find(Path::new("/x"), "alice", "example.net").unwrap_err().contains("not published")
         );
+    }
+
+    #[test]
+    fn faults_are_told_with_their_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "# x\na:x:1:1::/srv\nb:x:y:1\n:x\nc:x::::::userdb_quota_rule=*:size=1\n";
+        std::fs::write(file.path(), text).unwrap();
+        let lines = |fault: &String| {
+            fault.strip_prefix(&format!("{}:", file.path().display())).unwrap()[..1].to_string()
+        };
+        let faults = faults(file.path()).unwrap();
+        assert_eq!(faults.iter().map(lines).collect::<Vec<_>>(), ["3", "4", "5"], "{faults:?}");
     }
 
     #[test]

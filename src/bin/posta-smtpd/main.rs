@@ -36,7 +36,6 @@ mod listen;
 mod login;
 mod names;
 mod offer;
-mod owner;
 mod receive;
 mod recipient;
 mod remark;
