@@ -1,7 +1,7 @@
 //! Floor 3, told: what the administrator says in posta.toml.
 //!
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
-//! `kind` (and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands
+//! `kind` (with `network` and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands
 //! in the file, `domain` what an entry of `[domains]` means, `source` how tables are named, `check` what
 //! can't be said together, and `nearest` what a misspelt word was meant to be; [`options`] reads the command
 //! line, which says where the file is. All faults of a file are found at once, each
@@ -22,6 +22,7 @@ mod file;
 mod kind;
 mod login;
 pub mod nearest;
+mod network;
 pub mod options;
 mod source;
 mod table;

@@ -12,11 +12,9 @@ use crate::sasl::mechanism::Mechanism;
 
 use super::domain;
 use super::file::Entry;
-use super::kind::{
-    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Paths, Size,
-    Sources, Span, Text,
-};
+use super::kind::{Choice, Flag, Kind, Lines, MailboxPath, Maybe, Number, Path, Paths, Size, Span, Text};
 use super::login;
+use super::network::{Address, Fingerprints, Networks, Place, Sources};
 use super::source::{self, Sort, Source, Table, Tables};
 use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls, SourceAddresses};
 
@@ -152,7 +150,7 @@ section! {
     /// One place where posta-smtpd listens.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Listen, "listen." {
-        address: ListenAddress = kind::Place, "[::]:25", "An address and a port, or unix:/path.";
+        address: ListenAddress = Place, "[::]:25", "An address and a port, or unix:/path.";
         tls: ListenTls = Choice(ListenTls::WORDS), "starttls",
             "Whether sessions may turn to TLS (where there is a certificate), never do, or begin with it.";
         submission: bool = Flag, false, "For mail of this host's users: AUTH wanted, sender completed.";
@@ -384,7 +382,7 @@ section! {
             "Connections at once to one destination.";
         max_messages_per_connection: usize = Number { least: 1, most: 1_000_000 }, 100,
             "Messages sent over one connection.";
-        nameserver: Option<SocketAddr> = Maybe(kind::Address), "", "The name server that is asked. Empty: the system's.";
+        nameserver: Option<SocketAddr> = Maybe(Address), "", "The name server that is asked. Empty: the system's.";
         zone: Option<PathBuf> = Maybe(Path), "", "A text file that answers in place of the DNS, for tests.";
         connect_timeout: Duration = Span, "30s", "How long a server may take to take a connection.";
         tls: RelayTls = Choice(RelayTls::WORDS), "may",
