@@ -630,6 +630,48 @@ fn check_prints_every_fault_with_its_place() {
         assert!(text.contains(fault), "{fault}: {text}");
     }
     assert_eq!(text.lines().count(), 3, "{text}");
+    // So has each table that the configuration names.
+    let table = |name: &str, text: &str| {
+        let path = place.path(name);
+        fs::write(&path, text).unwrap();
+        format!("\"{}\"", path.display())
+    };
+    let settings = format!(
+        "hostname = \"mail.example.org\"\n[local]\naliases = {}\n[access]\nclients = {}\n[smtpd]\nlogin_senders = {}\n\
+         [routing]\nvirtual_aliases = \"regex:{}\"\n[domains]\n\"x.example\" = {{ users = {} }}\n",
+        table("aliases", "root: daemon\na: a\n"),
+        table("clients", "192.0.2.1 refuse\n192.0.2.2 reufse\n"),
+        table("owners", "alice alice@x.example\nbob bob\n"),
+        table("patterns", "/(/ a@x\n").trim_matches('"'),
+        table("users", "alice@x.example:!\nbob@x.example:!:x:1\n"),
+    );
+    fs::write(place.path("tables.toml"), settings).unwrap();
+    let file = place.path("tables.toml");
+    let check = || {
+        run(std::process::Command::new(env!("CARGO_BIN_EXE_postactl")).arg("-c").arg(&file).arg("check"), "")
+    };
+    let output = check();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for fault in ["/patterns:1: ", "/clients:2:11: ", "/owners:2: ", "/users:2: "] {
+        assert!(text.contains(fault), "{fault}: {text}");
+    }
+    assert_eq!(code(&output), 78, "{text}");
+    // Once they are mended, it is said what leads nowhere.
+    for (name, text) in [
+        ("patterns", "/^x$/ a@x\n"),
+        ("clients", "* accept\n"),
+        ("owners", ""),
+        ("users", "alice@x.example:!\n"),
+    ] {
+        fs::write(place.path(name), text).unwrap();
+    }
+    let output = check();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(code(&output), 0, "{text}");
+    assert!(
+        text.contains("warning: ") && text.contains("/aliases:2: alias a leads nowhere: 5.4.6"),
+        "{text}"
+    );
     // The other programs say the same, and do nothing.
     for output in [place.postactl(&["queue"]), place.sendmail(&["a@x"], "x")] {
         assert_eq!(code(&output), 78, "{output:?}");

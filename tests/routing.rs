@@ -212,3 +212,83 @@ fn a_bounce_of_mail_that_was_never_sent_is_refused() {
         ],
     );
 }
+
+#[test]
+fn each_user_has_a_limit_of_his_own() {
+    let settings = "[local]\nover_quota = \"never\"\n[domains.\"users.example\"]\nusers = \"{root}/users\"\n\
+                    mailbox = \"{root}/mail/{user}/\"\nquota_messages = 1\n";
+    let users = "two@users.example:!::::::userdb_quota_rule=*:messages=2\n\
+                 small@users.example:!::::::userdb_quota_rule=*:bytes=10\n\
+                 free@users.example:!::::::userdb_quota_rule=*:ignore\none@users.example:!\n";
+    let (house, _sink) = house(settings, &[("users", users)]);
+    let [free, two, one, small] = ["free", "two", "one", "small"].map(|name| format!("{name}@users.example"));
+    for _ in 0..3 {
+        house.send("ann@example.org", &[&free, &two, &one, &small], MESSAGE);
+        // One after the other: what is under way is in no count.
+        house.wait_for_empty_queue();
+    }
+    let held = ["free", "two", "one", "small"].map(|user| house.mailbox(user).len());
+    assert_eq!(held, [3, 2, 1, 0]);
+    let bounces = house.wait_for_mail("ann", 3).concat();
+    for (user, count) in [(&free, 0), (&two, 1), (&one, 2), (&small, 3)] {
+        assert_eq!(bounces.matches(&format!("Final-Recipient: rfc822; {user}")).count(), count, "{user}");
+    }
+    assert_eq!(bounces.matches("Status: 5.2.2").count(), 6, "{bounces}");
+}
+
+#[test]
+fn a_dead_table_is_a_later_wherever_it_is_asked() {
+    let settings = "[tables.people]\nkind = \"sqlite\"\nfile = \"{root}/people.db\"\n\
+                    query = \"SELECT target FROM alias WHERE address = ?1\"\n\
+                    [routing]\nvirtual_aliases = [\"{root}/text\", \"cdb:{root}/big.cdb\", \"people\"]\n\
+                    domains = \"{root}/domains\"\n[local]\naliases = \"{root}/aliases\"\n\
+                    [domains.\"users.example\"]\nusers = \"{root}/users\"\nmailbox = \"{root}/mail/{user}/\"\n";
+    let (house, _sink) = house(
+        settings,
+        &[
+            ("text", "text@virtual.example text@example.org\n"),
+            ("big.cdb", ""),
+            ("domains", "row.example users = \"*\", mailbox = \"{root}/mail/{user}/\"\n"),
+            ("aliases", "staff: staff@example.org\n"),
+            ("users", "carol@users.example:!\n"),
+            ("big", "cdb@virtual.example cdb@example.org\n"),
+        ],
+    );
+    let database = rusqlite::Connection::open(house.path("people.db")).unwrap();
+    database.execute_batch("CREATE TABLE alias (address TEXT, target TEXT)").unwrap();
+    drop(database);
+    house.output("postactl", &["cdb", house.path("big").to_str().unwrap()]);
+    let rcpt = |to: &str| {
+        let mut client = house.client();
+        client.hello();
+        client.say("MAIL FROM:<a@x.example>");
+        client.say(&format!("RCPT TO:<{to}>"))
+    };
+    for (table, address, user) in [
+        ("text", "text@virtual.example", "text"),
+        ("big.cdb", "cdb@virtual.example", "cdb"),
+        ("people.db", "dan@example.org", "dan"),
+        ("domains", "eve@row.example", "eve"),
+        ("aliases", "staff@mail.example.org", "staff"),
+        ("users", "carol@users.example", "carol"),
+    ] {
+        let taken = || rcpt(address).starts_with("250").then_some(());
+        station::wait_for(&format!("{address} to be taken"), taken);
+        // posta-queue routes it when the table is gone.
+        house.signal("posta-queue", "-STOP");
+        house.send("a@x.example", &[address], MESSAGE);
+        let away = house.path("away");
+        fs::rename(house.path(table), &away).unwrap();
+        // A missing table of aliases is an empty one.
+        fs::create_dir(house.path(table)).unwrap();
+        let later = || rcpt(address).starts_with("451 4.3.5").then_some(());
+        station::wait_for(&format!("a later for {address} without {table}"), later);
+        house.signal("posta-queue", "-CONT");
+        house.wait_for_log(&[&format!("to=<{address}>"), "status=deferred", "4.3.5"]);
+        assert!(house.mailbox(user).is_empty(), "{table}");
+        fs::remove_dir(house.path(table)).unwrap();
+        fs::rename(&away, house.path(table)).unwrap();
+        house.wait_for_mail(user, 1);
+    }
+    assert!(!house.log().contains("status=bounced"));
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::mail::address::parse_domain;
+use crate::mail::limit::Limit;
 
 use crate::courier::request::Hop;
 
@@ -153,6 +154,12 @@ fn hop(key: &'static str, text: &str, port: u16) -> Result<Hop, Wrong> {
     })
 }
 
+/// What its Maildirs may hold, if anything is said of it.
+fn limit(words: &Words) -> Option<Limit> {
+    let limit = Limit { bytes: words.quota.unwrap_or_default(), messages: words.quota_messages };
+    limit.is_set().then_some(limit)
+}
+
 /// The rule, if its words don't contradict each other.
 fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wrong> {
     let everybody = domain == "*";
@@ -161,7 +168,7 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
             return Err(wrong("users", "\"*\" stands for all other domains; they can't have mailboxes here"));
         }
         DomainFate::Users { users: Users::Virtual, mailbox, owner }
-            if mailbox.is_some() || owner.is_some() =>
+            if mailbox.is_some() || owner.is_some() || limit(words).is_some() =>
         {
             return Err(wrong("users", "\"virtual\" has no mailboxes: its addresses lead elsewhere"));
         }
@@ -187,8 +194,9 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
             ));
         }
         _ => {
-            if words.mailbox.is_some() || !words.owner.is_empty() {
-                return Err(wrong(None, "mailbox and owner are words of a domain with users"));
+            if words.mailbox.is_some() || !words.owner.is_empty() || limit(words).is_some() {
+                let what = "mailbox, owner, quota and quota_messages are words of a domain with users";
+                return Err(wrong(None, what));
             }
         }
     }
@@ -198,6 +206,7 @@ fn rule(domain: &str, fate: DomainFate, words: &Words) -> Result<DomainRule, Wro
         login: words.login.clone(),
         source: words.source,
         messages_per_minute: words.messages_per_minute,
+        limit: limit(words),
         ..DomainRule::new(domain, fate)
     })
 }

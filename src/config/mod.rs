@@ -1,7 +1,7 @@
 //! Floor 3, told: what the administrator says in posta.toml.
 //!
 //! `table` has every setting, once, as a row; the structs and their reader come from there.
-//! `kind` (and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands
+//! `kind` (with `network` and `login`, for `[auth]`) knows how each kind of value is written, `file` where it stands
 //! in the file, `domain` what an entry of `[domains]` means, `source` how tables are named, `check` what
 //! can't be said together, and `nearest` what a misspelt word was meant to be; [`options`] reads the command
 //! line, which says where the file is. All faults of a file are found at once, each
@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::mail::address::Mailbox;
+use crate::mail::limit::Limit;
 
 use crate::courier::request::Hop;
 
@@ -22,6 +23,7 @@ mod file;
 mod kind;
 mod login;
 pub mod nearest;
+mod network;
 pub mod options;
 mod source;
 mod table;
@@ -70,6 +72,8 @@ pub struct DomainRule {
     pub source: SourceAddresses,
     /// Messages a minute that are sent there; 0: as many as there are.
     pub messages_per_minute: u32,
+    /// What a Maildir of its users may hold; `None`: as `[local]` says.
+    pub limit: Option<Limit>,
 }
 
 /// Where mail for a domain goes.
@@ -176,7 +180,8 @@ impl DomainRule {
     pub fn new(domain: &str, fate: DomainFate) -> DomainRule {
         let clients_only = domain == "*";
         let (domain, source) = (domain.to_string(), SourceAddresses::default());
-        DomainRule { domain, fate, clients_only, tls: None, login: None, source, messages_per_minute: 0 }
+        let (tls, login, messages_per_minute, limit) = (None, None, 0, None);
+        DomainRule { domain, fate, clients_only, tls, login, source, messages_per_minute, limit }
     }
 }
 

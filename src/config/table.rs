@@ -12,11 +12,9 @@ use crate::sasl::mechanism::Mechanism;
 
 use super::domain;
 use super::file::Entry;
-use super::kind::{
-    self, Choice, Fingerprints, Flag, Kind, Lines, MailboxPath, Maybe, Networks, Number, Path, Paths, Size,
-    Sources, Span, Text,
-};
+use super::kind::{Choice, Flag, Kind, Lines, MailboxPath, Maybe, Number, Path, Paths, Size, Span, Text};
 use super::login;
+use super::network::{Address, Fingerprints, Networks, Place, Sources};
 use super::source::{self, Sort, Source, Table, Tables};
 use super::{DomainRule, ListenAddress, ListenTls, LogTo, Network, RelayTls, SourceAddresses};
 
@@ -152,7 +150,7 @@ section! {
     /// One place where posta-smtpd listens.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Listen, "listen." {
-        address: ListenAddress = kind::Place, "[::]:25", "An address and a port, or unix:/path.";
+        address: ListenAddress = Place, "[::]:25", "An address and a port, or unix:/path.";
         tls: ListenTls = Choice(ListenTls::WORDS), "starttls",
             "Whether sessions may turn to TLS (where there is a certificate), never do, or begin with it.";
         submission: bool = Flag, false, "For mail of this host's users: AUTH wanted, sender completed.";
@@ -181,6 +179,9 @@ section! {
         users: String = Text, "", "Mailboxes of this host, of: \"system\", its accounts; a users file; \"*\", anybody; \"virtual\".";
         mailbox: Option<String> = Maybe(MailboxPath), "", "The mailbox of each user. Empty: as local.mailbox says.";
         owner: String = Text, "", "The account that owns the mailboxes. Empty: each user.";
+        quota: Option<u64> = Maybe(Size), "", "Most bytes in one Maildir. Empty and no quota_messages: as local.quota.";
+        quota_messages: u64 = Number { least: 0, most: 1_000_000_000 }, 0,
+            "Most messages in one Maildir. 0 and no quota: as local.quota_messages.";
         lmtp: String = Text, "", "Mail is handed over by LMTP to this host:port or unix:/path.";
         relay: String = Text, "", "Mail is sent on: to \"mx\", the domain's own servers, or to this host:port.";
         accept: bool = Choice(&[("anyone", false), ("clients", true)]), "anyone",
@@ -386,7 +387,7 @@ section! {
         max_messages_per_connection: usize = Number { least: 1, most: 1_000_000 }, 100,
             "Messages sent over one connection.";
         chunking: bool = Flag, true, "Messages go in chunks (BDAT) to servers that offer CHUNKING.";
-        nameserver: Option<SocketAddr> = Maybe(kind::Address), "", "The name server that is asked. Empty: the system's.";
+        nameserver: Option<SocketAddr> = Maybe(Address), "", "The name server that is asked. Empty: the system's.";
         zone: Option<PathBuf> = Maybe(Path), "", "A text file that answers in place of the DNS, for tests.";
         connect_timeout: Duration = Span, "30s", "How long a server may take to take a connection.";
         tls: RelayTls = Choice(RelayTls::WORDS), "may",

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{BodyKind, Notify, Ret};
 use crate::mail::id::Id;
+use crate::mail::limit::Limit;
 
 use super::fields::{FieldError, Reader, Writer};
 use super::terms::Terms;
@@ -63,6 +64,8 @@ pub struct Rcpt {
     pub orcpt: Option<String>,
     /// posta-local only: where its copy is put.
     pub place: Option<Place>,
+    /// posta-local only: what a Maildir there may hold, where it is not as for all.
+    pub limit: Option<Limit>,
 }
 
 /// Where a job goes.
@@ -211,6 +214,7 @@ impl Rcpt {
         }
         w.put_some("notify", self.notify.keyword());
         w.put_some("orcpt", self.orcpt.as_ref());
+        w.put_some("limit", self.limit.map(|limit| limit.to_string()));
         if let Some(place) = &self.place {
             place.encode(w);
         }
@@ -228,7 +232,11 @@ impl Rcpt {
             None => Notify::default(),
         };
         let orcpt = r.optional_text("orcpt")?.map(str::to_string);
-        Ok(Rcpt { n, address, original, notify, orcpt, place: Place::decode(r)? })
+        let limit = match r.optional_text("limit")? {
+            Some(text) => Some(Limit::parse(text).ok_or(FieldError::Value("limit"))?),
+            None => None,
+        };
+        Ok(Rcpt { n, address, original, notify, orcpt, place: Place::decode(r)?, limit })
     }
 }
 
@@ -389,9 +397,17 @@ mod tests {
             notify: Notify::parse("NEVER").unwrap(),
             orcpt: Some("rfc822;a+20b@c".into()),
             place: place.clone(),
+            limit: Some(Limit { bytes: 500, messages: 0 }),
         };
-        let second =
-            Rcpt { n: 4, original: address.clone(), address, notify: Notify::default(), orcpt: None, place };
+        let second = Rcpt {
+            n: 4,
+            original: address.clone(),
+            address,
+            notify: Notify::default(),
+            orcpt: None,
+            place,
+            limit: None,
+        };
         Request {
             job: 7,
             id: Id::parse("0123456789ABCDE").unwrap(),

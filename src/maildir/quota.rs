@@ -12,6 +12,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
+pub use crate::mail::limit::Limit;
+
 use crate::unix::durable::{Durable, Folder};
 
 use super::folder;
@@ -25,34 +27,6 @@ const OLD: Duration = Duration::from_secs(15 * 60);
 /// What lies here is about to be removed, and does not count.
 const TRASH: &str = ".Trash";
 
-/// Most that a Maildir may hold, all its folders together. 0 is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limit {
-    /// Bytes.
-    pub bytes: u64,
-    /// Messages.
-    pub messages: u64,
-}
-
-impl Limit {
-    /// Whether there is any.
-    pub fn is_set(self) -> bool {
-        self != Limit::default()
-    }
-
-    /// The first line of the books.
-    fn line(self) -> String {
-        let limits = [(self.bytes, 'S'), (self.messages, 'C')];
-        let set = limits.iter().filter(|(most, _)| *most > 0);
-        set.map(|(most, unit)| format!("{most}{unit}")).collect::<Vec<_>>().join(",")
-    }
-
-    fn holds(self, sum: Sum) -> bool {
-        (self.bytes == 0 || sum.bytes <= i128::from(self.bytes))
-            && (self.messages == 0 || sum.messages <= i128::from(self.messages))
-    }
-}
-
 /// Bytes and messages; below zero where more was taken away than had been put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sum {
@@ -61,6 +35,12 @@ struct Sum {
 }
 
 impl Sum {
+    /// Whether a mailbox with that limit may hold so much.
+    fn fits(self, limit: Limit) -> bool {
+        (limit.bytes == 0 || self.bytes <= i128::from(limit.bytes))
+            && (limit.messages == 0 || self.messages <= i128::from(limit.messages))
+    }
+
     fn and(self, bytes: i128, messages: i128) -> Sum {
         Sum { bytes: self.bytes + bytes, messages: self.messages + messages }
     }
@@ -97,13 +77,13 @@ impl Quota {
     pub fn charge(&self, disk: &dyn Durable, size: u64, now: SystemTime) -> io::Result<()> {
         let with = |sum: Sum| sum.and(size.into(), 1);
         match self.read(now)? {
-            Some(books) if self.limit.holds(with(books.sum)) => return self.enter(disk, &entry(size, '+')),
+            Some(books) if with(books.sum).fits(self.limit) => return self.enter(disk, &entry(size, '+')),
             Some(books) if books.is_count => return Err(self.full(books.sum)),
             _ => {}
         }
         let sum = self.count()?;
-        let fits = self.limit.holds(with(sum));
-        let mut text = format!("{}\n{} {}\n", self.limit.line(), sum.bytes, sum.messages);
+        let fits = with(sum).fits(self.limit);
+        let mut text = format!("{}\n{} {}\n", self.limit, sum.bytes, sum.messages);
         if fits {
             text.push_str(&entry(size, '+'));
         }
@@ -119,9 +99,7 @@ impl Quota {
     fn full(&self, sum: Sum) -> io::Error {
         let text = format!(
             "the mailbox is full: {} bytes in {} messages, of {}",
-            sum.bytes,
-            sum.messages,
-            self.limit.line()
+            sum.bytes, sum.messages, self.limit
         );
         io::Error::new(ErrorKind::QuotaExceeded, text)
     }
@@ -144,7 +122,7 @@ impl Quota {
         file.take(LONGEST).read_to_end(&mut text)?;
         let text = String::from_utf8_lossy(&text);
         let mut lines = text.lines();
-        if lines.next() != Some(self.limit.line().as_str()) {
+        if lines.next() != Some(self.limit.to_string().as_str()) {
             return Ok(None);
         }
         let (mut sum, mut entries) = (Sum::default(), 0);

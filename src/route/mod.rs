@@ -16,6 +16,7 @@
 //! | `accounts`, [`users`] | this host's names, and those of users files |
 //! | `transport` | makes the leaf |
 //! | `explain` | says it all in words |
+//! | `inspect` | what is to be mended in the tables |
 //!
 //! A local part is only ever looked up, never taken apart: `a%b@here`, `b!a@here` and `"a@b"@here`
 //! lead to a user of that very name or nowhere. What a table can't say now is never "unknown user".
@@ -25,16 +26,18 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::limit::Limit;
 use crate::mail::status::Status;
 
 use crate::courier::request::{Leaf, Target};
 
-use crate::config::{DomainFate, Source};
+use crate::config::{DomainFate, Users};
 
 mod accounts;
 mod alias;
 mod domains;
 mod explain;
+mod inspect;
 mod residents;
 mod resolve;
 mod rewrite;
@@ -50,6 +53,7 @@ pub mod users;
 
 pub use alias::{Member, included};
 pub use domains::{Relaying, with_parents};
+pub use inspect::alias_faults;
 pub use settings::Settings;
 pub use signature::{KeyError, make_key};
 pub use table::TableError;
@@ -61,8 +65,7 @@ use domains::Domains;
 use resolve::{Reach, Walk};
 use rewrite::Rewriting;
 use senders::{Returned, Senders};
-use table::text::Rows;
-use table::watched::{Absent, Content, Watched};
+use table::watched::{Absent, Watched};
 use table::{Lookup, open, open_all};
 use transport::Mailboxes;
 use users::Published;
@@ -130,21 +133,6 @@ pub struct Failure {
     pub why: NoRoute,
     /// The owner of the list that it is a member of, who is to be told.
     pub owner: Option<Mailbox>,
-}
-
-/// What is wrong with a table of aliases, each fault as `FILE:LINE: what`; for `newaliases`. A missing
-/// text file is an empty table.
-pub fn alias_faults(source: &Source) -> Result<Vec<String>, TableError> {
-    let faults = match source {
-        // As it is on the disk, also where that is worse than what was read before.
-        Source::Text(path) => match std::fs::read(path) {
-            Ok(bytes) => Rows::parse(path, &String::from_utf8_lossy(&bytes), Form::Aliases).faults().to_vec(),
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(why) => return Err(TableError::unreadable(path, &why)),
-        },
-        other => open(other, Form::Aliases).faults(),
-    };
-    Ok(faults.iter().map(ToString::to_string).collect())
 }
 
 impl Router {
@@ -242,6 +230,26 @@ impl Router {
         self.domains.relaying(leaf)
     }
 
+    /// What the mailbox of a leaf may hold, where its user's line in a users file says it, or else the entry
+    /// of its domain; `None`: neither does.
+    pub fn limit(&self, leaf: &Leaf) -> Result<Option<Limit>, NoRoute> {
+        let address = &leaf.address;
+        let rule = self.domains.find(address.domain())?.rule;
+        let of_user = match &rule.fate {
+            DomainFate::Users { users: Users::File(file), .. } => {
+                let unknown =
+                    |why: String| NoRoute::unknown_now(format!("look-up of {address} failed: {why}"));
+                let users = self.users.get().map_err(|why| unknown(why.to_string()))?;
+                let domain = resolve::rule_domain(&rule, address);
+                let names = [address.local(), self.bare(address.local())];
+                let user = users.find_either(file, names, domain).map_err(unknown)?;
+                user.and_then(|user| user.limit)
+            }
+            _ => None,
+        };
+        Ok(of_user.or(rule.limit))
+    }
+
     /// The users file of a domain, whose entry may be in a table; `None`: it has none.
     pub fn users_file(&self, domain: &str) -> Result<Option<PathBuf>, NoRoute> {
         self.domains.users_file(&domain.to_lowercase())
@@ -288,28 +296,6 @@ impl Router {
         Mailbox::from_parts(local, self.domains.hostname()).ok()
     }
 
-    /// What the administrator should know of the tables, for `postactl check`.
-    pub fn warnings(&self) -> Vec<String> {
-        let tables = self.virtual_aliases.iter().map(|table| &**table);
-        let tables = tables.chain(self.rewriting.tables());
-        let mut warnings: Vec<String> = std::iter::once(&*self.aliases)
-            .chain(tables)
-            .flat_map(|table| table.faults())
-            .chain(self.domains.faults())
-            .map(|fault| fault.to_string())
-            .collect();
-        let root = self.settings.root_mailbox.as_str();
-        let to_root = |leaf: &Leaf| leaf.place.as_ref().is_some_and(|place| transport::is_path(place, root));
-        if let Some(Ok(leaves)) = self.qualify("root").map(|address| self.expand(&address))
-            && leaves.iter().any(to_root)
-        {
-            let aliases = &self.settings.aliases;
-            let text = format!("mail for root goes to {root} as user mail: say in {aliases} who reads it");
-            warnings.push(text);
-        }
-        warnings
-    }
-
     /// A member of an alias as an address.
     fn complete(&self, text: &str) -> Option<Mailbox> {
         if text.contains('@') { Mailbox::parse(text, true).ok() } else { self.qualify(text) }
@@ -326,8 +312,7 @@ impl Router {
     /// Whether a domain's names are this host's: its users are the accounts.
     fn is_own(&self, address: &Mailbox) -> bool {
         let found = self.domains.find(address.domain());
-        let is_system =
-            |fate: &DomainFate| matches!(fate, DomainFate::Users { users: crate::config::Users::System, .. });
+        let is_system = |fate: &DomainFate| matches!(fate, DomainFate::Users { users: Users::System, .. });
         found.is_ok_and(|found| is_system(&found.rule.fate))
     }
 
@@ -397,7 +382,9 @@ mod tests {
 
     use crate::courier::request::{Hop, Owner, Place};
 
-    use crate::config::{DomainRule, Users};
+    use crate::config::{DomainRule, Source};
+
+    use super::table::text::Rows;
 
     use super::*;
 
@@ -675,10 +662,12 @@ mod tests {
 
     #[test]
     fn check_hears_of_root_s_mail_and_of_bad_lines() {
-        let warnings = house("bad line\n").router.warnings();
-        assert!(warnings[0].ends_with("aliases:1: no colon after the alias's name"), "{warnings:?}");
-        assert!(warnings[1].starts_with("mail for root goes to /var/mail/root/"), "{warnings:?}");
-        assert_eq!(house("root: daemon\n").router.warnings(), Vec::<String>::new());
+        let bad = house("bad line\n");
+        let (faults, warnings) = (bad.router.faults(), bad.router.warnings());
+        assert!(faults[0].ends_with("aliases:1: no colon after the alias's name"), "{faults:?}");
+        assert!(warnings[0].starts_with("mail for root goes to /var/mail/root/"), "{warnings:?}");
+        let good = house("root: daemon\n");
+        assert_eq!((good.router.faults(), good.router.warnings()), (vec![], vec![]));
     }
 
     #[test]

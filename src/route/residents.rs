@@ -247,21 +247,20 @@ impl Walk<'_> {
             Err(why) => return self.fail_for_now(address, why.to_string()),
         };
         let local = address.local();
-        for name in unique([local, self.router.bare(local)]) {
-            match published.find(file, name, mailboxes.domain) {
-                Err(why) => return self.fail_for_now(address, why),
-                Ok(None) => (),
-                Ok(Some(user)) => {
-                    self.step(|| Step::of(format!("{}: {} is a user", file.display(), user.name)));
-                    return match mailboxes.of_user(address, user) {
-                        Ok(leaf) => self.leaf(leaf),
-                        Err(why) => self.fail(address, why),
-                    };
+        match published.find_either(file, [local, self.router.bare(local)], mailboxes.domain) {
+            Err(why) => self.fail_for_now(address, why),
+            Ok(Some(user)) => {
+                self.step(|| Step::of(format!("{}: {} is a user", file.display(), user.name)));
+                match mailboxes.of_user(address, user) {
+                    Ok(leaf) => self.leaf(leaf),
+                    Err(why) => self.fail(address, why),
                 }
             }
+            Ok(None) => {
+                self.step(|| Step::of(format!("{}: {local} is no user", file.display())));
+                self.fail(address, NoRoute::user_unknown())
+            }
         }
-        self.step(|| Step::of(format!("{}: {local} is no user", file.display())));
-        self.fail(address, NoRoute::user_unknown())
     }
 }
 

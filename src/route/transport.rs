@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn user(ids: Option<(u32, u32)>, home: &str) -> User {
-        User { name: "alice@x.example".into(), ids, home: home.into() }
+        User { name: "alice@x.example".into(), ids, home: home.into(), limit: None }
     }
 
     fn parts(leaf: Result<Leaf, NoRoute>) -> (Owner, Place) {

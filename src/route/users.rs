@@ -8,18 +8,20 @@
 //! posta-users 1
 //! file    /etc/posta/users
 //! user    alice@example.net    5000    5000    /srv/home/alice
-//! user    bob@example.net    -    -
+//! user    bob@example.net    -    -        1000000S,1000C
 //! broken    carl@example.net    the uid is no number
 //! file    /etc/posta/more
 //! failed    /etc/posta/lost    No such file or directory
 //! ```
 //!
-//! The fields are parted by tabs. What could not be read is said too: mail for it waits, and is not
+//! The fields are parted by tabs. The last, which may be missing, is how much the mailbox may hold. What could not be read is said too: mail for it waits, and is not
 //! refused as for somebody unknown.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+
+use crate::mail::limit::Limit;
 
 use super::table::TableError;
 use super::table::watched::Content;
@@ -37,6 +39,8 @@ pub(super) struct User {
     pub(super) ids: Option<(u32, u32)>,
     /// The home folder; empty if the file says none.
     pub(super) home: String,
+    /// What the mailbox may hold, if the file says it.
+    pub(super) limit: Option<Limit>,
 }
 
 /// The users of one file; an error is why nobody can say who they are.
@@ -68,6 +72,27 @@ pub fn publish(files: &[PathBuf]) -> String {
     text
 }
 
+/// What is wrong with a users file, each as `FILE:LINE: what`; an error: it can't be read.
+pub fn faults(path: &Path) -> std::io::Result<Vec<String>> {
+    let bytes = std::fs::read(path)?;
+    let content = String::from_utf8_lossy(&bytes);
+    let lines = (1..).zip(content.lines().map(str::trim));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let fault = |(number, line)| {
+        let (name, read) = read_line(line);
+        let what = match read {
+            _ if name.is_empty() || name.contains(char::is_control) => "no user name".to_string(),
+            Ok(Said { limit: Some(Err(rule)), .. }) => {
+                format!("{name}: the quota {rule:?} is not understood")
+            }
+            Ok(_) => return None,
+            Err(why) => format!("{name}: {why}"),
+        };
+        Some(format!("{}:{number}: {what}", path.display()))
+    };
+    Ok(lines.filter_map(fault).collect())
+}
+
 fn publish_file(text: &mut String, path: &Path, content: &str) -> std::fmt::Result {
     for (n, line) in content.lines().enumerate() {
         let line = line.trim();
@@ -80,8 +105,23 @@ fn publish_file(text: &mut String, path: &Path, content: &str) -> std::fmt::Resu
             continue;
         }
         match read {
-            Ok((Some((uid, gid)), home)) => writeln!(text, "user\t{name}\t{uid}\t{gid}\t{home}")?,
-            Ok((None, home)) => writeln!(text, "user\t{name}\t-\t-\t{home}")?,
+            Ok(said) => {
+                write!(text, "user\t{name}\t")?;
+                match said.ids {
+                    Some((uid, gid)) => write!(text, "{uid}\t{gid}")?,
+                    None => write!(text, "-\t-")?,
+                }
+                write!(text, "\t{}", said.home)?;
+                match said.limit {
+                    Some(Ok(limit)) => writeln!(text, "\t{limit}")?,
+                    // The mail need not wait for it.
+                    Some(Err(rule)) => {
+                        log::error!("{}:{}: the quota {rule:?} is not understood", path.display(), n + 1);
+                        writeln!(text)?;
+                    }
+                    None => writeln!(text)?,
+                }
+            }
             Err(why) => {
                 log::error!("{}:{}: {why}", path.display(), n + 1);
                 writeln!(text, "broken\t{name}\t{why}")?;
@@ -91,24 +131,32 @@ fn publish_file(text: &mut String, path: &Path, content: &str) -> std::fmt::Resu
     Ok(())
 }
 
-/// What a line says beside its hash: ids, if any, and home.
-type Said<'l> = (Option<(u32, u32)>, &'l str);
+/// What a line says beside its hash.
+struct Said<'l> {
+    ids: Option<(u32, u32)>,
+    home: &'l str,
+    /// As Dovecot's `userdb_quota_rule` has it; an error is a rule that can't be read.
+    limit: Option<Result<Limit, &'l str>>,
+}
 
 /// The user's name in lower case, and what the line says of the user.
 fn read_line(line: &str) -> (String, Result<Said<'_>, String>) {
-    let mut fields = line.split(':').map(str::trim);
+    let mut fields = line.splitn(8, ':').map(str::trim);
     let mut next = || fields.next().unwrap_or_default();
     let (name, _hash, uid, gid, _gecos, home) = (next(), next(), next(), next(), next(), next());
+    let (_shell, extra) = (next(), next());
+    let rule = extra.split_whitespace().find_map(|word| word.strip_prefix("userdb_quota_rule="));
+    let limit = rule.map(|rule| Limit::of_rule(rule).ok_or(rule));
     let read = || {
         if home.contains(char::is_control) || !(home.is_empty() || home.starts_with('/')) {
             return Err("the home is no path that begins with /".to_string());
         }
         if uid.is_empty() && gid.is_empty() {
-            return Ok((None, home));
+            return Ok(Said { ids: None, home, limit });
         }
         let uid = uid.parse().map_err(|_| "the uid is no number".to_string())?;
         let gid = gid.parse().map_err(|_| "the gid is no number".to_string())?;
-        Ok((Some((uid, gid)), home))
+        Ok(Said { ids: Some((uid, gid)), home, limit })
     };
     (name.to_lowercase(), read())
 }
@@ -141,12 +189,17 @@ impl Published {
                 *file = None;
                 self.files.insert(path.into(), Err(why.to_string()));
             }
-            ["user", name, uid, gid, home] => {
+            ["user", name, uid, gid, home, ref limit @ ..] => {
+                let limit = match limit {
+                    [] => None,
+                    [limit] => Some(Limit::parse(limit)?),
+                    _ => return None,
+                };
                 let ids = match (uid, gid) {
                     ("-", "-") => None,
                     (uid, gid) => Some((uid.parse().ok()?, gid.parse().ok()?)),
                 };
-                let user = User { name: name.to_string(), ids, home: home.to_string() };
+                let user = User { name: name.to_string(), ids, home: home.to_string(), limit };
                 self.users(file)?.insert(name.to_string(), Ok(user));
             }
             ["broken", name, why] => {
@@ -175,6 +228,20 @@ impl Published {
             .map(|user| user.as_ref().map_err(|why| format!("{}: {local}: {why}", file.display())))
             .transpose()
     }
+
+    /// Looks for one name, then for the other.
+    pub(super) fn find_either(
+        &self,
+        file: &Path,
+        names: [&str; 2],
+        domain: &str,
+    ) -> Result<Option<&User>, String> {
+        let [first, other] = names;
+        match self.find(file, first, domain)? {
+            None if other != first => self.find(file, other, domain),
+            found => Ok(found),
+        }
+    }
 }
 
 impl Content for Published {
@@ -194,18 +261,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (one, two, lost) =
             (folder.path().join("one"), folder.path().join("two"), folder.path().join("lost"));
-        let content = "# users\nAlice@Example.net:{PLAIN}secret:5000:5001::/srv/alice::x=y\nbob:{PLAIN}secret\n\
+        let content = "# users\nAlice@Example.net:{PLAIN}secret:5000:5001::/srv/alice::x=y userdb_quota_rule=*:storage=1G:messages=10\n\
+                       bob:{PLAIN}secret::::::userdb_quota_rule=Trash:storage=1\n\
                        carl@example.net:secret:x:1::/srv/carl::\ndan@example.net:secret:1:1::srv::\n";
         std::fs::write(&one, content).unwrap();
         std::fs::write(&two, "").unwrap();
         let text = publish(&[one.clone(), two.clone(), lost.clone()]);
         assert!(!text.contains("secret"), "{text}");
         let published = Published::parse(Path::new("users"), &text).unwrap();
-        let alice =
-            User { name: "alice@example.net".into(), ids: Some((5000, 5001)), home: "/srv/alice".into() };
+        let limit = Some(Limit { bytes: 1 << 30, messages: 10 });
+        let alice = User {
+            name: "alice@example.net".into(),
+            ids: Some((5000, 5001)),
+            home: "/srv/alice".into(),
+            limit,
+        };
         assert_eq!(published.find(&one, "ALICE", "example.net"), Ok(Some(&alice)));
         assert_eq!(published.find(&one, "alice", "other.example"), Ok(None));
-        let bob = User { name: "bob".into(), ids: None, home: String::new() };
+        let bob = User { name: "bob".into(), ids: None, home: String::new(), limit: None };
         assert_eq!(published.find(&one, "bob", "any.example"), Ok(Some(&bob)));
         for broken in ["carl", "dan"] {
             assert!(published.find(&one, broken, "example.net").is_err());
@@ -215,6 +288,18 @@ mod tests {
         assert!(
             published.find(Path::new("/x"), "alice", "example.net").unwrap_err().contains("not published")
         );
+    }
+
+    #[test]
+    fn faults_are_told_with_their_lines() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "# x\na:x:1:1::/srv\nb:x:y:1\n:x\nc:x::::::userdb_quota_rule=*:size=1\n";
+        std::fs::write(file.path(), text).unwrap();
+        let lines = |fault: &String| {
+            fault.strip_prefix(&format!("{}:", file.path().display())).unwrap()[..1].to_string()
+        };
+        let faults = faults(file.path()).unwrap();
+        assert_eq!(faults.iter().map(lines).collect::<Vec<_>>(), ["3", "4", "5"], "{faults:?}");
     }
 
     #[test]

@@ -110,6 +110,22 @@ fn a_file_that_can_t_be_believed_keeps_the_mail_waiting() {
         let somebody = accounts()[1].uid;
         let why = later(&|home| chown(home.join(".forward"), Some(somebody), None).unwrap());
         assert!(why.contains("belongs to somebody else") || why.contains("Permission denied"), "{why}");
+        // A second name of somebody else's file, such as another user's own .forward.
+        let theirs = station.path("theirs");
+        fs::write(&theirs, "|touch /tmp/never\n").unwrap();
+        chown(&theirs, Some(somebody), None).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o644)).unwrap();
+        let why = later(&|home| replaced(home, &|path| fs::hard_link(&theirs, path).unwrap()));
+        assert!(why.contains("belongs to somebody else"), "{why}");
+        let why = later(&|home| chown(home, Some(somebody), None).unwrap());
+        assert!(why.contains("belongs to somebody else"), "{why}");
+        // A file that never ends.
+        let device = |path: &Path| {
+            let made = std::process::Command::new("mknod").arg(path).args(["c", "1", "5"]).status().unwrap();
+            assert!(made.success());
+        };
+        let why = later(&|home| replaced(home, &device));
+        assert!(why.ends_with("is no file") || why.contains("Permission denied"), "{why}");
     }
 }
 

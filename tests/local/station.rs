@@ -140,6 +140,7 @@ impl Runner {
             notify: Notify::default(),
             orcpt: None,
             place: Some(place.clone()),
+            limit: None,
         };
         Request {
             job: self.jobs,

@@ -162,7 +162,15 @@ fn receive(runner: &Packets) -> FromHand {
 pub fn request(target: Target, recipients: &[&str], message: &[u8]) -> Request {
     let rcpt = |(n, address): (u32, &&str)| {
         let address = Mailbox::parse(address, false).unwrap();
-        Rcpt { n, original: address.clone(), address, notify: Notify::default(), orcpt: None, place: None }
+        Rcpt {
+            n,
+            original: address.clone(),
+            address,
+            notify: Notify::default(),
+            orcpt: None,
+            place: None,
+            limit: None,
+        }
     };
     Request {
         job: 7,

@@ -223,7 +223,8 @@ impl Desk {
         path: &str,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let maildir = self.mailboxes.maildir(home, path, self.folder_of(ticket), now)?;
+        let (folder, limit) = (self.folder_of(ticket), ticket.recipient().limit);
+        let maildir = self.mailboxes.maildir(home, path, folder, limit, now)?;
         let job = &ticket.job;
         let name = Name::new(job.arrived, job.id, ticket.recipient().n, &self.settings.hostname);
         let mut copy = ticket.copy(&**message);

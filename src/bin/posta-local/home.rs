@@ -84,35 +84,40 @@ pub fn confine(identity: &Identity, folders: &[PathBuf]) -> io::Result<InForce> 
     Enclosure { files: Some(Files { write, ..Files::default() }), without: Power::ALL }.enter()
 }
 
+/// What tells opened Maildirs apart: the path, the folder within, the limit.
+type Key = (PathBuf, Option<String>, Limit);
+
 /// The mailboxes that were opened a moment ago.
 #[derive(Debug, Default)]
 pub struct Mailboxes {
     limit: Limit,
-    open: HashMap<(PathBuf, Option<String>), (Rc<Maildir>, Instant)>,
+    open: HashMap<Key, (Rc<Maildir>, Instant)>,
 }
 
 impl Mailboxes {
-    /// None yet; each Maildir may hold so much.
+    /// None yet; each Maildir may hold so much, unless a request says otherwise.
     pub fn new(limit: Limit) -> Mailboxes {
         Mailboxes { limit, ..Mailboxes::default() }
     }
 
-    /// The Maildir at `path` as it stands in a request; its folder of that name, if one is named and
-    /// there.
+    /// The Maildir at `path` as it stands in a request, which may have a `limit` of its own; its folder of
+    /// that name, if one is named and there.
     pub fn maildir(
         &mut self,
         home: &Path,
         path: &str,
         folder: Option<&str>,
+        limit: Option<Limit>,
         now: Instant,
     ) -> Result<Rc<Maildir>, Refusal> {
         let meant = meant(home, path)?;
-        let key = (meant.path(), folder.map(str::to_string));
+        let limit = limit.unwrap_or(self.limit);
+        let key = (meant.path(), folder.map(str::to_string), limit);
         self.open.retain(|_, (_, since)| now.duration_since(*since) < FRESH);
         if let Some((maildir, _)) = self.open.get(&key) {
             return Ok(Rc::clone(maildir));
         }
-        let maildir = Rc::new(self.open_anew(&meant, folder)?);
+        let maildir = Rc::new(open_anew(&meant, folder, limit)?);
         if fastrand::u32(..SWEEPS) == 0
             && let Err(error) = maildir.sweep(&Disk, SystemTime::now())
         {
@@ -129,19 +134,6 @@ impl Mailboxes {
         self.open.values().for_each(|(maildir, _)| maildir.rest());
     }
 
-    fn open_anew(&self, meant: &Meant, folder: Option<&str>) -> Result<Maildir, Refusal> {
-        let top = meant.reach()?;
-        let path = top.folder.path().to_path_buf();
-        let failed = |error: io::Error| Refusal::of(path.display(), &error);
-        let quota = self.limit.is_set().then(|| Quota::new(&top.folder, self.limit));
-        let quota = quota.transpose().map_err(failed)?;
-        let reached = match folder {
-            Some(name) => folder::inside(top, name).map_err(failed)?,
-            None => top,
-        };
-        Ok(Maildir::open(&Disk, reached)?.limited(quota))
-    }
-
     /// The folder and name of the mbox file at `path`; a missing folder is made.
     pub fn mbox(home: &Path, path: &str) -> Result<(Folder, String), Refusal> {
         let cut = path.rfind('/').map_or(0, |at| at + 1);
@@ -155,6 +147,20 @@ impl Mailboxes {
         }
         Ok((folder, name.to_string()))
     }
+}
+
+/// Opens a Maildir, or its folder of that name, if one is named and there.
+fn open_anew(meant: &Meant, folder: Option<&str>, limit: Limit) -> Result<Maildir, Refusal> {
+    let top = meant.reach()?;
+    let path = top.folder.path().to_path_buf();
+    let failed = |error: io::Error| Refusal::of(path.display(), &error);
+    let quota = limit.is_set().then(|| Quota::new(&top.folder, limit));
+    let quota = quota.transpose().map_err(failed)?;
+    let reached = match folder {
+        Some(name) => folder::inside(top, name).map_err(failed)?,
+        None => top,
+    };
+    Ok(Maildir::open(&Disk, reached)?.limited(quota))
 }
 
 /// What a path in a request means.
@@ -206,15 +212,19 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut mailboxes = Mailboxes::default();
         let now = Instant::now();
-        mailboxes.maildir(top.path(), "~/Maildir/", None, now).unwrap();
+        mailboxes.maildir(top.path(), "~/Maildir/", None, None, now).unwrap();
         assert!(top.path().join("Maildir/new").is_dir());
         let absolute = top.path().join("a/b/");
-        mailboxes.maildir(Path::new(""), absolute.to_str().unwrap(), None, now).unwrap();
+        mailboxes.maildir(Path::new(""), absolute.to_str().unwrap(), None, None, now).unwrap();
         assert!(absolute.join("tmp").is_dir());
         for bad in ["Maildir/", "~x/Maildir/", ""] {
-            assert_eq!(mailboxes.maildir(top.path(), bad, None, now).unwrap_err().status.class, 4, "{bad}");
+            assert_eq!(
+                mailboxes.maildir(top.path(), bad, None, None, now).unwrap_err().status.class,
+                4,
+                "{bad}"
+            );
         }
-        assert!(mailboxes.maildir(Path::new(""), "~/Maildir/", None, now).is_err());
+        assert!(mailboxes.maildir(Path::new(""), "~/Maildir/", None, None, now).is_err());
         assert!(Mailboxes::mbox(top.path(), "~/").is_err());
         assert_eq!(Mailboxes::mbox(top.path(), "~/box").unwrap().1, "box");
         let (folder, _) = Mailboxes::mbox(top.path(), "~/new/box").unwrap();
@@ -226,10 +236,10 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let mut mailboxes = Mailboxes::default();
         let now = Instant::now();
-        let first = mailboxes.maildir(top.path(), "~/box/", None, now).unwrap();
-        assert!(Rc::ptr_eq(&first, &mailboxes.maildir(top.path(), "~/box/", None, now).unwrap()));
+        let first = mailboxes.maildir(top.path(), "~/box/", None, None, now).unwrap();
+        assert!(Rc::ptr_eq(&first, &mailboxes.maildir(top.path(), "~/box/", None, None, now).unwrap()));
         std::fs::rename(top.path().join("box"), top.path().join("old")).unwrap();
-        mailboxes.maildir(top.path(), "~/box/", None, now + FRESH).unwrap();
+        mailboxes.maildir(top.path(), "~/box/", None, None, now + FRESH).unwrap();
         assert!(top.path().join("box/new").is_dir());
     }
 }

@@ -85,6 +85,7 @@ mod tests {
             notify: Notify::default(),
             orcpt: None,
             place: Some(place.clone()),
+            limit: None,
         };
         Request {
             job: 1,

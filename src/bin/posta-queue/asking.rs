@@ -28,6 +28,7 @@ impl Message {
                 notify: wishes.notify,
                 orcpt: wishes.original,
                 place: target.leaf.place.clone(),
+                limit: target.limit,
             });
         }
         let first = self.targets.get(*job.targets.first()? as usize)?;

@@ -58,7 +58,8 @@ impl Message {
             let leaf = Leaf { place: Some(place), ..leaf.clone() };
             if !self.targets.iter().any(|target| target.leaf == leaf) {
                 self.came.push(self.targets.len() as u32);
-                self.add(Target::new(recipient, leaf));
+                let limit = self.targets[n as usize].limit;
+                self.add(Target { limit, ..Target::new(recipient, leaf) });
             }
         }
         // Another address of the same home may have sent it there already.

@@ -189,14 +189,21 @@ pub fn expand(message: &mut Message, router: &Router, now: u64) {
 /// What the tables say of the way to a relay.
 type Said = Result<Option<Arc<Relaying>>, NoRoute>;
 
-/// Asks what the tables say of the way to each relay. Where they can't say now, nothing is tried: what is
-/// meant for TLS only must not go without.
+/// Asks what the tables say of the way to each relay, and of how much each mailbox may hold. Where they
+/// can't say now, nothing is tried: what is meant for TLS only must not go without.
 fn ask_terms(message: &mut Message, router: &Router, now: u64) {
     // By domain and relay: a list has many members in few places.
     let mut said: HashMap<(String, Where), Said> = HashMap::new();
     let mut astray = Vec::new();
     for (n, target) in (0..).zip(&mut message.targets).filter(|(_, target)| !target.is_final()) {
         if matches!(target.leaf.target, Where::Local(_)) {
+            match router.limit(&target.leaf) {
+                Ok(limit) => target.limit = limit,
+                Err(why) => {
+                    target.astray = true;
+                    astray.push((n, why));
+                }
+            }
             continue;
         }
         let key = (target.leaf.address.domain().to_string(), target.leaf.target.clone());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use posta::mail::address::{Mailbox, ReversePath};
+use posta::mail::limit::Limit;
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::Outcome;
@@ -55,7 +56,9 @@ pub struct Target {
     pub leaf: Leaf,
     /// What the row of a table says of the way there. As the table says now: it is in no journal.
     pub relaying: Option<Arc<Relaying>>,
-    /// The tables can't say it now: it is not tried.
+    /// What the mailbox may hold, where it is not as for all; as the users file says now.
+    pub limit: Option<Limit>,
+    /// The tables can't say these now: it is not tried.
     pub astray: bool,
     /// Nothing yet, or what was said last.
     pub news: Option<News>,
@@ -66,7 +69,7 @@ pub struct Target {
 impl Target {
     /// A target that nothing is known of yet.
     pub fn new(recipient: u32, leaf: Leaf) -> Target {
-        Target { recipient, leaf, relaying: None, astray: false, news: None, reported: false }
+        Target { recipient, leaf, relaying: None, limit: None, astray: false, news: None, reported: false }
     }
 
     /// Delivered or given up: not to be tried any more.

@@ -340,7 +340,15 @@ mod tests {
     fn request() -> Request {
         let address = Mailbox::parse("a@d.example", false).unwrap();
         let original = address.clone();
-        let rcpt = Rcpt { n: 3, address, original, notify: Notify::default(), orcpt: None, place: None };
+        let rcpt = Rcpt {
+            n: 3,
+            address,
+            original,
+            notify: Notify::default(),
+            orcpt: None,
+            place: None,
+            limit: None,
+        };
         Request {
             job: 9,
             id: Id::parse("0123456789ABCDE").unwrap(),

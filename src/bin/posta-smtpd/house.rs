@@ -10,13 +10,13 @@ use posta::net::seats::Limits;
 use posta::net::tls_store::Store;
 use posta::policy::access::Networks;
 use posta::policy::chain::Policy;
+use posta::policy::owner::Owners;
 use posta::route::Router;
 use posta::smtp::server;
 use posta::spool::{Committer, Spool};
 
 use crate::names::Directory;
 use crate::offer::Offers;
-use crate::owner::Owners;
 
 /// The house: one for the process.
 #[derive(Debug)]

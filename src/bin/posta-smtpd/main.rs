@@ -37,7 +37,6 @@ mod listen;
 mod login;
 mod names;
 mod offer;
-mod owner;
 mod receive;
 mod recipient;
 mod remark;

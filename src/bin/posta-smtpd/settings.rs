@@ -8,11 +8,11 @@ use posta::net::seats::Limits;
 use posta::net::tls_server::TlsFiles;
 use posta::policy::access::Networks;
 use posta::policy::chain::{Policy, Rules};
+use posta::policy::owner::Owners;
 use posta::route::{self, Router};
 use posta::smtp::server;
 
 use crate::house::{Entrance, Terms};
-use crate::owner::Owners;
 
 /// What holds for sessions. An error: a table that can't be read, or a fault in it.
 pub fn terms(config: &Config) -> io::Result<Terms> {

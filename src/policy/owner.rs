@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-use posta::mail::address::{Mailbox, ReversePath};
+use crate::mail::address::{Mailbox, ReversePath};
 
 /// The table, and what parts a name from an extension.
 #[derive(Debug, Default)]
