@@ -1,6 +1,7 @@
 //! `metrics`: the counters of all programs, in the text format of Prometheus.
 //!
-//! posta-queue is asked; posta-smtpd leaves its own in `run/counters/`, which costs its sessions nothing.
+//! posta-queue is asked; posta-smtpd and posta-remote leave theirs in `run/counters/` and
+//! `run/remote-counters/`, which costs their sessions nothing.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -11,6 +12,7 @@ use posta::unix::sysexits;
 use posta::courier::order::{Answer, Order};
 
 use posta::config::Config;
+use posta::logbook::count;
 
 use posta::net::orders;
 
@@ -33,7 +35,9 @@ pub fn metrics(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let asked = orders::give(&config.run.join("queue"), &Order::Metrics, Some(PATIENCE), &mut each);
     text +=
         &format!("# TYPE posta_up gauge\nposta_up{{program=\"posta-queue\"}} {}\n", u8::from(asked.is_ok()));
-    text += &left(&config.run.join("counters"))?;
+    for folder in [count::RECEIVING, count::SENDING] {
+        text += &left(&config.run.join(folder))?;
+    }
     match file {
         None => print!("{text}"),
         Some(file) => write(file, &text)
