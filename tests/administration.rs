@@ -25,7 +25,9 @@ fn an_audit_comes_out_even_and_finds_what_is_lost() {
     // Nobody listens there.
     let late = house.send("a@x.example", &["bob@elsewhere.example"], MESSAGE);
     house.wait_for_log(&[&late, "status=deferred"]);
-    let waits = house.output("postactl", &["when", "--json"]);
+    let waits = wait_for("what waits", || {
+        Some(house.output("postactl", &["when", "--json"])).filter(|waits| !waits.is_empty())
+    });
     let wait: serde_json::Value = serde_json::from_str(waits.lines().next().unwrap()).unwrap();
     assert!(wait["destination"].is_string() && wait["deferred"].is_u64(), "{waits}");
     let audit = || house.command("postactl", &["audit", "--since", "1h"]).output().unwrap();
