@@ -326,6 +326,28 @@ fn the_administrator_sees_holds_and_removes() {
 }
 
 #[test]
+fn each_attempt_tells_how_the_way_was_protected_and_what_was_said() {
+    let house = House::start("[queue]\nfirst_retry = \"1h\"\nlongest_retry = \"2h\"");
+    let _sink = sink(&house);
+    let id = house.send("alice@example.org", &["later@elsewhere.example"], MESSAGE);
+    house.wait_for_log(&[&id, "status=deferred"]);
+    let shown = wait_for("the attempt, with the history's words", || {
+        Some(house.output("postactl", &["show", &id])).filter(|shown| shown.contains(", tls="))
+    });
+    assert!(shown.contains("451 4.7.1 come again, tls=none (policy may), session="), "{shown}");
+    let (_, session) = shown.split_once("session=").unwrap();
+    let session = session.lines().next().unwrap();
+    let told = wait_for("the session", || {
+        let output = house.command("postactl", &["session", session]).output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    });
+    assert!(told.contains(" < 451 4.7.1 come again") && told.contains(" > EHLO "), "{told}");
+    wait_for("the counters", || {
+        house.output("postactl", &["metrics"]).contains("posta_remote_odd_sessions_total 1").then_some(())
+    });
+}
+
+#[test]
 fn a_paused_domain_waits_also_over_a_restart_until_it_is_resumed() {
     let mut house = House::start("");
     let sink = sink(&house);

@@ -1,5 +1,6 @@
 //! What a hand answers.
 
+use crate::mail::id::Id;
 use crate::mail::status::{Fate, Status};
 
 use super::fields::{FieldError, Reader, Writer};
@@ -7,6 +8,9 @@ use super::forward::Forward;
 
 /// Most bytes of a remote's words that an answer carries.
 pub const MAX_TEXT: usize = 512;
+
+/// Most bytes of what an answer says of TLS.
+const MAX_TLS: usize = 128;
 
 /// A packet from a hand to posta-queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,11 @@ pub struct Outcome {
     pub said: bool,
     /// DSN parameters went along: the next hop answers for the sender's wishes (RFC 3461 5.2.1).
     pub passed_on: bool,
+    /// How the way there was protected, and what was wanted of it, for the history; empty if there was
+    /// no way, or none to protect.
+    pub tls: String,
+    /// The session that was kept, since something went wrong in it.
+    pub session: Option<Id>,
     /// It is not delivered but to be forwarded, by the owner's wish: the queue does that, and only
     /// then the recipient is done.
     pub forward: Option<Forward>,
@@ -64,8 +73,10 @@ impl FromHand {
             FromHand::Report(report) => {
                 w.put_text("job", report.job);
                 w.put("unreachable", if report.unreachable { "y" } else { "n" });
+                let mut before = ("", None);
                 for outcome in &report.outcomes {
-                    outcome.encode(&mut w);
+                    outcome.encode(&mut w, before);
+                    before = (&outcome.tls, outcome.session);
                 }
             }
         }
@@ -82,14 +93,19 @@ impl FromHand {
         let unreachable = r.bytes("unreachable")? == b"y";
         let mut outcomes = Vec::new();
         while !r.is_done() {
-            outcomes.push(Outcome::decode(&mut r)?);
+            let outcome = Outcome::decode(&mut r, outcomes.last())?;
+            outcomes.push(outcome);
         }
         Ok(FromHand::Report(Report { job, outcomes, unreachable }))
     }
 }
 
 impl Outcome {
-    fn encode(&self, w: &mut Writer) {
+    /// What is the same as in the outcome before is left out: all may have gone the same way.
+    fn encode(&self, w: &mut Writer, (tls, session): (&str, Option<Id>)) {
+        w.put_some("tls", (self.tls != tls).then(|| cut(&self.tls, MAX_TLS)));
+        let named = self.session.as_ref().map_or("", Id::as_str);
+        w.put_some("session", (self.session != session).then_some(named));
         w.put_text("n", self.n);
         w.put_text("status", self.status);
         w.put("text", cut(&self.text, MAX_TEXT));
@@ -103,14 +119,24 @@ impl Outcome {
         }
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Outcome, FieldError> {
+    fn decode(r: &mut Reader<'_>, before: Option<&Outcome>) -> Result<Outcome, FieldError> {
+        let tls = match r.optional_text("tls")? {
+            Some(tls) => tls.to_string(),
+            None => before.map(|before| before.tls.clone()).unwrap_or_default(),
+        };
+        let session = match r.optional_text("session")? {
+            Some("") => None,
+            Some(id) => Some(Id::parse(id).ok_or(FieldError::Value("session"))?),
+            None => before.and_then(|before| before.session),
+        };
         let n = r.value("n")?;
         let status = Status::parse(r.text("status")?).ok_or(FieldError::Value("status"))?;
         let text = r.text("text")?.to_string();
         let relay = r.text("relay")?.to_string();
         let flags = r.text("flags")?;
         let (said, passed_on) = (flags.contains('s'), flags.contains('p'));
-        Ok(Outcome { n, status, text, relay, said, passed_on, forward: Forward::decode(r)? })
+        let forward = Forward::decode(r)?;
+        Ok(Outcome { n, status, text, relay, said, passed_on, tls, session, forward })
     }
 }
 
@@ -132,14 +158,18 @@ mod tests {
             relay: "mx[192.0.2.1]:25".into(),
             said: true,
             passed_on: false,
+            tls: String::new(),
+            session: None,
             forward: None,
         }
     }
 
     #[test]
     fn answers_read_back() {
-        let report =
-            Report { job: 9, outcomes: vec![outcome(1, "452 full"), outcome(2, "")], unreachable: true };
+        let session = Id::parse("0123456789ABCDE");
+        let by_tls = |n| Outcome { tls: "Verified TLSv1.3".into(), session, ..outcome(n, "250 ok") };
+        let outcomes = vec![outcome(1, "452 full"), by_tls(2), by_tls(3), outcome(4, "")];
+        let report = Report { job: 9, outcomes, unreachable: true };
         for answer in [FromHand::Credits(200), FromHand::Report(report)] {
             assert_eq!(FromHand::decode(&answer.encode().unwrap()), Ok(answer));
         }

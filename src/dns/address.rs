@@ -35,16 +35,18 @@ fn of(answer: Result<Answer, LookupError>) -> Vec<IpAddr> {
     let data = answer.map(|answer| answer.data).unwrap_or_default();
     let ips = data.into_iter().filter_map(|data| match data {
         Data::A(ip) => Some(IpAddr::V4(ip)),
-        Data::Aaaa(ip) => Some(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4)),
+        Data::Aaaa(ip) => Some(IpAddr::V6(ip)),
         _ => None,
     });
-    ips.filter(|ip| is_usable(*ip)).collect()
+    ips.filter_map(usable).collect()
 }
 
-/// Whether a mail server can be there. The unspecified address would be ourselves.
-fn is_usable(ip: IpAddr) -> bool {
+/// The address in its own family, if a mail server can be there. The unspecified address would be
+/// ourselves.
+pub fn usable(ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || broadcast)
+    (!(ip.is_unspecified() || ip.is_multicast() || broadcast)).then_some(ip)
 }
 
 fn take_turns(one: Vec<IpAddr>, other: Vec<IpAddr>) -> Vec<IpAddr> {

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::mail::address::parse_literal;
 use crate::mail::status::Status;
 
+use super::address::usable;
 use super::answer::{Answer, Data, Kind, LookupError, Names, wire_name};
 
 /// Most mail exchangers of one domain that are tried.
@@ -33,8 +34,8 @@ pub enum MxError {
     /// The best host for the domain is this one, which knows nothing of it.
     #[error("mail for {0} loops back to this host")]
     Loop(String),
-    /// There are MX records, but none names a host.
-    #[error("domain {0} has no usable MX record")]
+    /// There are MX records, but none names a host; or it is an address that is no host's.
+    #[error("domain {0} names no host that could take its mail")]
     Unusable(String),
     /// It could not be found out now.
     #[error("domain {0}: {1}")]
@@ -64,8 +65,9 @@ pub fn exchangers(
 ) -> Result<Vec<Exchanger>, MxError> {
     if let Some(inner) = domain.strip_prefix('[').and_then(|d| d.strip_suffix(']')) {
         let address = parse_literal(inner);
-        return match address {
-            Ok(ip) => Ok(vec![Exchanger::Address(ip)]),
+        return match address.map(usable) {
+            Ok(Some(ip)) => Ok(vec![Exchanger::Address(ip)]),
+            Ok(None) => Err(MxError::Unusable(domain.to_string())),
             Err(_) => Err(MxError::Nowhere(domain.to_string(), LookupError::BadName)),
         };
     }
@@ -179,6 +181,21 @@ mod tests {
         assert_eq!(ask("d MX 0 .", "d").unwrap_err().status().to_string(), "5.1.10");
         assert_eq!(ask("d MX 0 .\nd MX 10 a", "d"), hosts(&["a"]));
         assert_eq!(ask("d MX 0 .\nd MX 10 .", "d").unwrap_err().status().to_string(), "5.4.4");
+    }
+
+    #[test]
+    fn an_address_literal_that_is_no_host_s_is_not_connected_to() {
+        let zone = Zone::parse("").unwrap();
+        let literal = |domain: &str| {
+            exchangers(&zone, domain, &[], &mut |_| 0).map_err(|error| error.status().to_string())
+        };
+        // The unspecified address, and an IPv4 address in the clothes of IPv6, would be ourselves.
+        for nowhere in ["[0.0.0.0]", "[IPv6:::]", "[224.0.0.1]", "[IPv6:ff02::1]", "[255.255.255.255]"] {
+            assert_eq!(literal(nowhere), Err("5.4.4".to_string()), "{nowhere}");
+        }
+        for same in ["[127.0.0.1]", "[IPv6:::ffff:127.0.0.1]"] {
+            assert_eq!(literal(same), Ok(vec![Exchanger::Address("127.0.0.1".parse().unwrap())]), "{same}");
+        }
     }
 
     #[test]

@@ -6,13 +6,17 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::count::{RECEIVING, SENDING};
+
 /// What the queue runner has counted, whether it was there to be asked, and what the others have left in
-/// the folder `run/counters`.
-pub fn all(runner: Option<&str>, counters: &Path) -> io::Result<String> {
+/// their folders below `run`.
+pub fn all(runner: Option<&str>, run: &Path) -> io::Result<String> {
     let up = u8::from(runner.is_some());
     let mut text = runner.unwrap_or_default().to_string();
     text += &format!("# TYPE posta_up gauge\nposta_up{{program=\"posta-queue\"}} {up}\n");
-    text += &left(counters)?;
+    for folder in [RECEIVING, SENDING] {
+        text += &left(&run.join(folder))?;
+    }
     Ok(text)
 }
 
@@ -50,16 +54,19 @@ mod tests {
     #[test]
     fn counters_come_together_and_a_file_is_replaced_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let counters = folder.path().join("counters");
+        let run = folder.path();
         assert_eq!(
-            all(None, &counters).unwrap(),
+            all(None, run).unwrap(),
             "# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 0\n"
         );
-        fs::create_dir(&counters).unwrap();
-        fs::write(counters.join("posta-smtpd"), "b 2\n").unwrap();
-        fs::write(counters.join("posta-smtpd.new"), "half").unwrap();
-        let text = all(Some("a 1\n"), &counters).unwrap();
-        assert_eq!(text, "a 1\n# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 1\nb 2\n");
+        for folder in [RECEIVING, SENDING] {
+            fs::create_dir(run.join(folder)).unwrap();
+        }
+        fs::write(run.join(RECEIVING).join("posta-smtpd"), "b 2\n").unwrap();
+        fs::write(run.join(RECEIVING).join("posta-smtpd.new"), "half").unwrap();
+        fs::write(run.join(SENDING).join("posta-remote"), "c 3\n").unwrap();
+        let text = all(Some("a 1\n"), run).unwrap();
+        assert_eq!(text, "a 1\n# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 1\nb 2\nc 3\n");
         let file = folder.path().join("posta.prom");
         write(&file, "old").unwrap();
         write(&file, &text).unwrap();

@@ -1,8 +1,22 @@
-//! Counters, and their text for `postactl metrics`.
+//! Counters, and their text for `postactl metrics`: a program keeps them in a file, which is written anew
+//! every few seconds if something has changed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{io, thread};
+
+use super::collect::write;
+
+/// The folder below `run` with the counters of posta-smtpd.
+pub const RECEIVING: &str = "counters";
+/// The folder below `run` with the counters of posta-remote.
+pub const SENDING: &str = "remote-counters";
+
+/// The file is never older than this.
+const PACE: Duration = Duration::from_secs(5);
 
 /// A number that many threads add to. Made as a `static`.
 #[derive(Debug)]
@@ -68,6 +82,32 @@ pub fn export<'c>(counters: impl IntoIterator<Item = &'c Counter>) -> String {
         };
     }
     text
+}
+
+/// Starts the thread that keeps what `text` gives in a file.
+pub fn keep(file: PathBuf, text: impl Fn() -> String + Send + 'static) -> io::Result<()> {
+    let mut written = text();
+    write(&file, &written)?;
+    thread::Builder::new().name("counters".into()).spawn(move || {
+        loop {
+            thread::sleep(PACE);
+            let now = text();
+            if now != written {
+                match write(&file, &now) {
+                    Ok(()) => written = now,
+                    Err(error) => log::debug!("{}: {error}", file.display()),
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Writes the file a last time.
+pub fn end(file: &Path, text: &str) {
+    if let Err(error) = write(file, text) {
+        log::debug!("{}: {error}", file.display());
+    }
 }
 
 #[cfg(test)]

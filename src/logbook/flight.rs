@@ -43,12 +43,10 @@ impl Default for Flight {
 }
 
 impl Flight {
-    /// The peer has said this line, which is no secret, but for what follows AUTH and its mechanism.
+    /// The peer has said this line, which is no secret, but for what follows AUTH and its mechanism, and
+    /// for a challenge (RFC 4954 4).
     pub fn heard(&mut self, line: &[u8]) {
-        match open_part(line) {
-            Some(open) => self.line('<', format_args!("{} {BLOT}", Wire(open))),
-            None => self.line('<', format_args!("{}", Wire(line))),
-        }
+        self.wire('<', line);
     }
 
     /// The peer has said a line that nobody is to read.
@@ -56,13 +54,22 @@ impl Flight {
         self.line('<', format_args!("{BLOT}"));
     }
 
-    /// We have said these lines. A challenge (RFC 4954 4) is blotted out.
+    /// We have said these lines, of which the same is blotted out.
     pub fn said(&mut self, lines: &[u8]) {
         for line in lines.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()) {
-            match line {
-                [b'3', b'3', b'4', b' ', ..] => self.line('>', format_args!("334 {BLOT}")),
-                line => self.line('>', format_args!("{}", Wire(line))),
-            }
+            self.wire('>', line);
+        }
+    }
+
+    /// We have said a line that nobody is to read.
+    pub fn said_secret(&mut self) {
+        self.line('>', format_args!("{BLOT}"));
+    }
+
+    fn wire(&mut self, direction: char, line: &[u8]) {
+        match open_part(line) {
+            Some(open) => self.line(direction, format_args!("{} {BLOT}", Wire(open))),
+            None => self.line(direction, format_args!("{}", Wire(line))),
         }
     }
 
@@ -128,9 +135,12 @@ impl Display for Wire<'_> {
     }
 }
 
-/// Of a line that begins with AUTH and gives more than its mechanism: what may be read. Also of one
-/// that is misspelt: who gets the command wrong gives his password all the same.
+/// Of a challenge, and of a line that begins with AUTH and gives more than its mechanism: what may be
+/// read. Also of one that is misspelt: who gets the command wrong gives his password all the same.
 fn open_part(line: &[u8]) -> Option<&[u8]> {
+    if line.starts_with(b"334 ") {
+        return Some(&line[..3]);
+    }
     let line = line.trim_ascii();
     let is_auth = line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"AUTH"));
     let mut ends = line.iter().enumerate().filter(|(_, octet)| octet.is_ascii_whitespace()).map(|(at, _)| at);
@@ -175,6 +185,17 @@ mod tests {
             "< ***",
             "= gone",
         ];
+        assert_eq!(lines(&flight), wanted);
+    }
+
+    #[test]
+    fn a_client_s_secrets_are_blotted_out_too() {
+        let mut flight = Flight::default();
+        flight.said(b"AUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n");
+        flight.heard(b"334 UGFzc3dvcmQ6");
+        flight.said_secret();
+        flight.said(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+        let wanted = ["> AUTH PLAIN ***", "< 334 ***", "> ***", "> MAIL FROM:<a@b>", "> RCPT TO:<c@d>"];
         assert_eq!(lines(&flight), wanted);
     }
 

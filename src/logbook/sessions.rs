@@ -11,6 +11,11 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::mail::id::Id;
 
+/// The folder below `run` of sessions with clients, which posta-smtpd keeps.
+pub const RECEIVING: &str = "sessions";
+/// The folder below `run` of sessions with servers, which posta-remote keeps.
+pub const SENDING: &str = "remote-sessions";
+
 /// Most files.
 const FILES: usize = 500;
 /// Most bytes of all of them.

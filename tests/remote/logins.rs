@@ -19,9 +19,12 @@ fn doorman(asked: &Asked<'_>) -> Say {
 }
 
 /// A house whose relay, on this host, wants the login in a file with this text.
-fn with_logins(text: &str) -> (House, Sink, Target) {
+pub fn with_logins(
+    text: &str,
+    script: impl Fn(&Asked<'_>) -> Say + Send + Sync + 'static,
+) -> (House, Sink, Target) {
     let (port, mut listening) = listeners(&[2]);
-    let sink = Sink::tcp(listening.remove(0), doorman);
+    let sink = Sink::tcp(listening.remove(0), script);
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -41,7 +44,7 @@ fn send(house: &House, relay: &Target, sender: &str) -> Report {
 #[test]
 fn each_sender_is_who_the_file_says_and_no_session_serves_two_of_them() {
     let (house, sink, relay) =
-        with_logins("all secret\n<alice@own.example> alice hers\n<@other.example> other theirs\n");
+        with_logins("all secret\n<alice@own.example> alice hers\n<@other.example> other theirs\n", doorman);
     for sender in ["alice@own.example", "bob@other.example", "bob@own.example", "", "Alice@own.example"] {
         assert_eq!(short(&send(&house, &relay, sender).outcomes[0]), "2.0.0 250 2.0.0 ok", "{sender}");
     }
@@ -59,7 +62,7 @@ fn each_sender_is_who_the_file_says_and_no_session_serves_two_of_them() {
 
 #[test]
 fn a_sender_without_a_login_waits_and_is_no_fault_of_the_relay() {
-    let (house, sink, relay) = with_logins("<alice@own.example> alice hers\n");
+    let (house, sink, relay) = with_logins("<alice@own.example> alice hers\n", doorman);
     for sender in ["bob@own.example", ""] {
         let report = send(&house, &relay, sender);
         let said = short(&report.outcomes[0]);

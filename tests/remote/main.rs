@@ -10,6 +10,7 @@ mod house;
 mod logins;
 mod nameserver;
 mod reach;
+mod record;
 mod sink;
 mod tls;
 

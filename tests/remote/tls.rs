@@ -238,6 +238,27 @@ fn a_name_and_an_authority_are_looked_at_where_that_is_wanted() {
     assert!(!server.heard("tls MAIL FROM:<s@own.example>"));
 }
 
+#[test]
+fn what_tls_has_come_to_is_reported() {
+    let verify = "[domains]\n\"d.example\" = { relay = \"mx\", tls = \"verify\" }";
+    let encrypt = "tls = \"encrypt\"";
+    for (manner, policy, begins, ends) in [
+        (Manner::Proper, "", "Verified TLSv1.3 TLS_", " bits) (policy may)"),
+        (Manner::Proper, verify, "Verified TLSv1.3 TLS_", " bits) (policy verify)"),
+        (Manner::Breaks, "", "none", "none (policy may)"),
+        (Manner::Breaks, encrypt, "none", "none (policy encrypt)"),
+    ] {
+        let (house, _server) = meet(manner, "d.example", policy, "HELP");
+        // The second one goes over the connection of the first, if there is one.
+        for _ in 0..2 {
+            let wishes = request(Target::Mx("d.example".into()), &["r@d.example"], b"text\r\n");
+            house.hand_out(&wishes, b"text\r\n");
+            let tls = house.report().outcomes.remove(0).tls;
+            assert!(tls.starts_with(begins) && tls.ends_with(ends), "{tls}");
+        }
+    }
+}
+
 /// CVE-2021-38371
 #[test]
 fn an_answer_behind_the_220_ends_the_connection() {

@@ -65,6 +65,8 @@ pub fn outcome(n: u32, status: Status, text: impl Into<String>) -> Outcome {
         relay: "local".to_string(),
         said: false,
         passed_on: false,
+        tls: String::new(),
+        session: None,
         forward: None,
     }
 }

@@ -301,9 +301,14 @@ impl Runner {
 
     /// Says it in the log, and keeps it. The line begins with the id.
     pub(crate) fn tell(&self, id: Id, now: u64, line: &impl Display) {
+        self.tell_more(id, now, line, "");
+    }
+
+    /// The same, with more that is kept but not said.
+    fn tell_more(&self, id: Id, now: u64, line: &impl Display, more: &str) {
         log::info!("{line}");
         self.history.note(now, id, || {
-            let line = line.to_string();
+            let line = format!("{line}{more}");
             line.strip_prefix(&format!("{id}: ")).map(str::to_string).unwrap_or(line)
         });
     }
@@ -361,7 +366,7 @@ impl Runner {
             status: news.status,
             text: &news.text,
         };
-        self.tell(message.entry.id, now, &delivery);
+        self.tell_more(message.entry.id, now, &delivery, &news.aside);
     }
 }
 

@@ -244,8 +244,10 @@ impl Desk {
         let listed = known.as_ref().map_or(unknown, |known| known.listed);
         let row = known.and_then(|known| known.row).map_or_else(|| make_row(&message, &listed), |row| *row);
         say(packets, &Answer::Row(row))?;
+        // What a history that can't be read would add is not worth an error.
+        let told = history::find(&self.history, id).unwrap_or_default();
         for record in &records {
-            if let Some(text) = in_words(&message, record) {
+            if let Some(text) = in_words(&message, record, &told) {
                 say(packets, &Answer::Text(text))?;
             }
         }
@@ -313,10 +315,11 @@ pub fn make_row(message: &Message, listed: &Listed) -> Row {
 }
 
 /// A line of a journal as a person reads it; `None` for those that say nothing to one.
-fn in_words(message: &Message, record: &Record) -> Option<String> {
+fn in_words(message: &Message, record: &Record, told: &[(u64, String)]) -> Option<String> {
     let to =
         |n: &u32| message.targets.get(*n as usize).map(|t| t.leaf.address.to_string()).unwrap_or_default();
     let host = |relay: &str| if relay.is_empty() { String::new() } else { format!(" by {relay}") };
+    let aside = |at: &u64, n: &u32| aside(told, *at, &to(n));
     Some(match record {
         Record::Head { .. } | Record::Expanded => return None,
         Record::Target { recipient, leaf, .. } => {
@@ -324,13 +327,13 @@ fn in_words(message: &Message, record: &Record) -> Option<String> {
             format!("route: <{}> goes to {} as <{}>", first.address, of_target(&leaf.target).1, leaf.address)
         }
         Record::Done { n, at, relay, text, .. } => {
-            format!("{}: <{}> delivered{}: {text}", date(*at), to(n), host(relay))
+            format!("{}: <{}> delivered{}: {text}{}", date(*at), to(n), host(relay), aside(at, n))
         }
         Record::Later { n, at, relay, text, .. } => {
-            format!("{}: <{}> not yet{}: {text}", date(*at), to(n), host(relay))
+            format!("{}: <{}> not yet{}: {text}{}", date(*at), to(n), host(relay), aside(at, n))
         }
         Record::Never { n, at, relay, text, .. } => {
-            format!("{}: <{}> failed{}: {text}", date(*at), to(n), host(relay))
+            format!("{}: <{}> failed{}: {text}{}", date(*at), to(n), host(relay), aside(at, n))
         }
         Record::Reported { n, at } => format!("{}: <{}> is settled with the sender", date(*at), to(n)),
         Record::Warned { at } => format!("{}: the sender was told of the delay", date(*at)),
@@ -341,6 +344,15 @@ fn in_words(message: &Message, record: &Record) -> Option<String> {
         Record::Released { at } => format!("{}: released", date(*at)),
         Record::Attempt { at, count } => format!("{}: end of attempt {count}", date(*at)),
     })
+}
+
+/// What the history has of an attempt and the journal has not: how the way was protected, and the
+/// session that was kept. Both name the same microsecond.
+fn aside(told: &[(u64, String)], at: u64, to: &str) -> String {
+    let start = format!("to=<{to}>,");
+    let line = told.iter().find(|(when, line)| *when == at && line.starts_with(&start));
+    let more = line.and_then(|(_, line)| line.rsplit_once(", tls="));
+    more.map_or(String::new(), |(_, more)| format!(", tls={more}"))
 }
 
 #[cfg(test)]

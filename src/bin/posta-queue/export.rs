@@ -16,16 +16,16 @@ use crate::runner::Event;
 const PACE: Duration = Duration::from_secs(60);
 
 /// Starts the thread; what it is told at the start and at a reload is the file, if there is to be one.
-pub fn start(counters: PathBuf, events: Sender<Event>) -> io::Result<Sender<Option<PathBuf>>> {
+pub fn start(run: PathBuf, events: Sender<Event>) -> io::Result<Sender<Option<PathBuf>>> {
     let (files, told) = channel();
-    let export = Export { counters, events, file: None, fault: None };
+    let export = Export { run, events, file: None, fault: None };
     std::thread::Builder::new().name("metrics".into()).spawn(move || export.run(&told))?;
     Ok(files)
 }
 
 struct Export {
-    /// `run/counters`
-    counters: PathBuf,
+    /// The folder below which programs leave their counters.
+    run: PathBuf,
     events: Sender<Event>,
     file: Option<PathBuf>,
     /// What went wrong last time, which the log has already.
@@ -65,6 +65,6 @@ impl Export {
     }
 
     fn write(&self, file: &Path, counted: &str) -> io::Result<()> {
-        collect::write(file, &collect::all(Some(counted), &self.counters)?)
+        collect::write(file, &collect::all(Some(counted), &self.run)?)
     }
 }

@@ -234,7 +234,7 @@ fn run(
     desk.serve(sockets.queue).map_err(os)?;
     watch::start(spool.clone(), &spool.trigger(), porter, events.clone()).map_err(os)?;
 
-    let files = export::start(config.run.join("counters"), events.clone()).map_err(os)?;
+    let files = export::start(config.run.clone(), events.clone()).map_err(os)?;
     let export_to = |file: Option<PathBuf>| {
         // The thread goes with the runner only, and then there is nothing to write any more.
         let _ = files.send(file);

@@ -32,18 +32,28 @@ pub struct News {
     pub said: bool,
     /// DSN wishes went along.
     pub passed_on: bool,
+    /// What the history says of it besides: how the way was protected, and the session that was kept.
+    pub aside: String,
 }
 
 impl News {
     /// Our own words.
     pub fn ours(status: Status, text: impl Into<String>) -> News {
-        News { status, relay: String::new(), text: text.into(), said: false, passed_on: false }
+        let (relay, aside) = (String::new(), String::new());
+        News { status, relay, text: text.into(), said: false, passed_on: false, aside }
     }
 }
 
 impl From<Outcome> for News {
     fn from(o: Outcome) -> News {
-        News { status: o.status, relay: o.relay, text: o.text, said: o.said, passed_on: o.passed_on }
+        let mut aside = String::new();
+        if !o.tls.is_empty() {
+            aside = format!(", tls={}", o.tls);
+        }
+        if let Some(session) = o.session {
+            aside += &format!(", session={session}");
+        }
+        News { status: o.status, relay: o.relay, text: o.text, said: o.said, passed_on: o.passed_on, aside }
     }
 }
 
@@ -156,19 +166,13 @@ impl Message {
                 }
                 Record::Expanded => self.targets.append(&mut pending),
                 Record::Done { n, relay, text, passed_on, .. } => {
-                    let news = News {
-                        status: Status::new(2, 0, 0),
-                        relay: relay.clone(),
-                        text: text.clone(),
-                        said: false,
-                        passed_on: *passed_on,
-                    };
-                    self.set(*n, news);
+                    let ours = News::ours(Status::new(2, 0, 0), text);
+                    self.set(*n, News { relay: relay.clone(), passed_on: *passed_on, ..ours });
                 }
                 Record::Later { n, status, relay, text, said, .. }
                 | Record::Never { n, status, relay, text, said, .. } => {
-                    let (relay, text) = (relay.clone(), text.clone());
-                    self.set(*n, News { status: *status, relay, text, said: *said, passed_on: false });
+                    let ours = News::ours(*status, text);
+                    self.set(*n, News { relay: relay.clone(), said: *said, ..ours });
                 }
                 Record::Reported { n, .. } => {
                     if let Some(target) = self.targets.get_mut(*n as usize) {
@@ -269,7 +273,7 @@ impl Message {
 
     /// Takes up what was said of target `n` and notes it for the journal.
     pub fn hear(&mut self, n: u32, news: News, at: u64) {
-        let News { status, relay, text, said, passed_on } = news.clone();
+        let News { status, relay, text, said, passed_on, .. } = news.clone();
         self.unsaved.push(match status.fate() {
             Fate::Done => Record::Done { n, at, relay, text, passed_on },
             Fate::Later => Record::Later { n, at, status, relay, text, said },

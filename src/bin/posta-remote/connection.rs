@@ -4,24 +4,27 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use posta::mail::status::Status;
+use posta::mail::id::Id;
+use posta::mail::status::{Fate, Status};
 
 use posta::smtp::client::offer::Offer;
 use posta::smtp::client::reply::{Reply, ReplyReader};
 use posta::smtp::client::session::{Action, BLOCK_LIMIT, Client, Event, Mail, Phase, QUIT};
 use posta::smtp::client::verdict::{Finding, Verdict};
 
-use posta::net::stream::Stream;
+use posta::net::stream::{Security, Stream};
 use posta::net::tls_client::Assurance;
 
+use crate::count;
 use crate::flight::Line;
 use crate::message::Message;
+use crate::recorder::Recorder;
 
 mod load;
 mod opening;
 
 use load::Load;
-pub use opening::{Manner, host_key, unreachable};
+pub use opening::{Manner, Refusal, host_key, unreachable};
 
 /// How long the last words of a server that stopped listening are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -52,6 +55,9 @@ pub struct Connection {
     assurance: Option<Assurance>,
     /// See [`host_key`].
     host: String,
+    recorder: Recorder,
+    /// Its name, if something went wrong in the last transaction.
+    odd: Option<Id>,
     /// The server has stopped listening; until then it may say why.
     last_words: Option<Instant>,
     _line: Line,
@@ -91,6 +97,21 @@ impl Connection {
         self.transactions
     }
 
+    /// The session's name, if something went wrong in the last transaction.
+    pub fn odd(&self) -> Option<Id> {
+        self.odd
+    }
+
+    /// How it is protected, for the history: `Verified TLSv1.3 TLS_AES_256_GCM_SHA384 (256 bits)`, or
+    /// `none`.
+    pub fn cover(&self) -> String {
+        let Some((security, assurance)) = self.stream.security().zip(self.assurance) else {
+            return "none".to_string();
+        };
+        let Security { version, cipher, bits, .. } = security;
+        format!("{} {version} {cipher} ({bits} bits)", assurance.word())
+    }
+
     /// Whether another transaction may follow: the session allows it, and the host has said nothing
     /// that was not asked for.
     pub fn is_ready(&self) -> bool {
@@ -109,14 +130,27 @@ impl Connection {
 
     /// Sends one message: a verdict for each recipient of `mail`.
     pub fn deliver(&mut self, mail: Mail, message: &Message<'_>, bench: &mut Bench) -> Vec<Verdict> {
+        count::TRANSACTIONS.add(1);
+        count::REUSED.add(u64::from(self.transactions > 0));
         self.transactions += 1;
         let count = mail.recipients.len();
         let mut load = Load::new(message, mail.body, self.offer().chunking, bench);
-        match self.talk(Event::Deliver(mail), Some(&mut load)) {
+        let verdicts = match self.talk(Event::Deliver(mail), Some(&mut load)) {
             Action::Finished(verdicts) => verdicts,
             Action::Failed(finding) => vec![Verdict::Open(finding); count],
             _ => vec![Verdict::Open(Finding::ours(Status::new(4, 3, 0), "session out of order")); count],
+        };
+        let is_good = |verdict: &Verdict| match verdict {
+            Verdict::Final(finding) => finding.status.fate() == Fate::Done,
+            Verdict::Surplus => true,
+            Verdict::Open(_) => false,
+        };
+        // A kept connection that was dead is nobody's fault.
+        self.odd = None;
+        if !verdicts.iter().all(is_good) && (self.transactions == 1 || self.was_heard()) {
+            self.odd = Some(self.recorder.is_odd());
         }
+        verdicts
     }
 
     /// Ends the session. Like others we do not wait for the answer to QUIT.
@@ -155,8 +189,15 @@ impl Connection {
     fn receive(&mut self, phase: Phase) -> Event {
         self.stream.set_deadline(Some(self.last_words.unwrap_or_else(|| Instant::now() + phase.limit())));
         match self.read_reply() {
-            Ok(reply) => Event::Reply(reply),
-            Err(error) => Event::Broken(self.broken(&error, &format!("waiting for {}", phase.words()))),
+            Ok(reply) => {
+                self.recorder.heard(&reply);
+                Event::Reply(reply)
+            }
+            Err(error) => {
+                let finding = self.broken(&error, &format!("waiting for {}", phase.words()));
+                self.recorder.note(&finding.text);
+                Event::Broken(finding)
+            }
         }
     }
 
@@ -178,6 +219,7 @@ impl Connection {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Event {
+        self.recorder.said(bytes);
         self.stream.set_deadline(Some(Instant::now() + BLOCK_LIMIT));
         match self.stream.write_all(bytes) {
             Ok(()) => Event::Sent,
@@ -189,7 +231,10 @@ impl Connection {
     fn last_words(&mut self, error: &io::Error, doing: &str) -> Event {
         self.stream.set_deadline(Some(Instant::now() + LAST_WORDS));
         match self.read_reply() {
-            Ok(reply) => Event::Reply(reply),
+            Ok(reply) => {
+                self.recorder.heard(&reply);
+                Event::Reply(reply)
+            }
             Err(_) => Event::Broken(self.broken(error, doing)),
         }
     }
@@ -210,6 +255,7 @@ impl Connection {
 
     #[cfg(test)]
     pub fn for_test(peer: &str) -> Connection {
+        use posta::logbook::sessions::Sessions;
         let (one, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let stream = Stream::unix(one).unwrap();
         let line = std::sync::Arc::new(crate::flight::Flight::default()).line(stream.breaker().unwrap());
@@ -225,6 +271,8 @@ impl Connection {
             transactions: 0,
             assurance: None,
             host: String::new(),
+            odd: None,
+            recorder: Recorder::new(peer, &std::sync::Arc::new(Sessions::open("/no/such".into()))),
             last_words: None,
             _line: line,
         }

@@ -18,6 +18,7 @@ use log::info;
 
 use posta::mail::address::ReversePath;
 use posta::mail::envelope::{BodyKind, Recipient};
+use posta::mail::id::Id;
 use posta::mail::status::{Fate, Status};
 
 use posta::courier::report::{Outcome, Report};
@@ -68,7 +69,10 @@ pub fn deliver(
                 job.by_new_connections(language, bench);
             }
         }
-        None => job.note(Finding::ours(Status::new(4, 3, 5), "posta-remote delivers to no mailbox"), ""),
+        None => {
+            let text = "posta-remote delivers to no mailbox";
+            job.note(Finding::ours(Status::new(4, 3, 5), text), Scene::default());
+        }
     }
     job.report()
 }
@@ -86,12 +90,23 @@ fn choose_login(office: &Office, way: &mut Way, sender: &ReversePath) -> Result<
 
 /// A report that gives every recipient of a request the same outcome.
 pub fn same_for_all(request: &Request, finding: &Finding) -> Report {
-    let outcome = |rcpt: &Rcpt| outcome(rcpt.n, finding, "", false);
+    let outcome = |rcpt: &Rcpt| outcome(rcpt.n, finding, Scene::default(), false);
     Report {
         job: request.job,
         outcomes: request.recipients.iter().map(outcome).collect(),
         unreachable: false,
     }
+}
+
+/// Where something was said or has happened; nothing of it if no host was reached.
+#[derive(Debug, Clone, Default)]
+struct Scene {
+    /// The host.
+    relay: String,
+    /// How the way there was protected.
+    tls: String,
+    /// The session that is kept.
+    session: Option<Id>,
 }
 
 struct Job<'a> {
@@ -111,7 +126,7 @@ struct Job<'a> {
     /// As many as there are recipients.
     outcomes: Vec<Option<Outcome>>,
     /// Why there is no outcome yet, and who said so. What may pass wins over what is for good.
-    worst: Option<(Finding, String)>,
+    worst: Option<(Finding, Scene)>,
     /// Some host has talked to us.
     reached: bool,
     /// Not every host was asked, since we are going down.
@@ -142,7 +157,7 @@ impl<'a> Job<'a> {
             let (message, body) = match self.fit(connection, bench) {
                 Ok(fit) => fit,
                 Err(finding) => {
-                    self.note(finding, "");
+                    self.note(finding, Scene::default());
                     return true;
                 }
             };
@@ -161,7 +176,7 @@ impl<'a> Job<'a> {
             }
             if !connection.is_ready() || self.office.flight.is_stopping() {
                 let text = "the host takes no more recipients now";
-                self.note(Finding::ours(Status::new(4, 5, 3), text), connection.peer());
+                self.note(Finding::ours(Status::new(4, 5, 3), text), self.scene(connection));
                 return true;
             }
         }
@@ -170,20 +185,24 @@ impl<'a> Job<'a> {
     /// Notes what was decided; gives back the places of those that need another transaction.
     fn take(&mut self, here: &[usize], verdicts: Vec<Verdict>, connection: &Connection) -> Vec<usize> {
         let (mut surplus, mut undecided) = (Vec::new(), None);
+        let scene = self.scene(connection);
+        if let Some(session) = scene.session {
+            info!("{}: not all is well with {}; session={session}", self.request.id, scene.relay);
+        }
         for (at, verdict) in here.iter().copied().zip(verdicts) {
             match verdict {
                 Verdict::Final(finding) => {
                     let passed_on = connection.offer().dsn && finding.status.fate() == Fate::Done;
                     let n = self.request.recipients[at].n;
-                    self.outcomes[at] = Some(outcome(n, &finding, connection.peer(), passed_on));
+                    self.outcomes[at] = Some(outcome(n, &finding, scene.clone(), passed_on));
                 }
                 Verdict::Open(finding) => undecided = Some(finding),
                 Verdict::Surplus => surplus.push(at),
             }
         }
         if let Some(finding) = undecided {
-            self.tell(&finding, connection.peer());
-            self.note(finding, connection.peer());
+            self.tell(&finding, &scene);
+            self.note(finding, scene);
         }
         surplus
     }
@@ -267,32 +286,44 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// The place of a connection.
+    fn scene(&self, connection: &Connection) -> Scene {
+        let tls = format!("{} (policy {})", connection.cover(), self.policy());
+        Scene { relay: connection.peer().to_string(), tls, session: connection.odd() }
+    }
+
+    /// What is wanted of TLS, and by whom.
+    fn policy(&self) -> &'static str {
+        if self.request.require_tls { "requiretls" } else { self.way.policy() }
+    }
+
     /// Says in the log why a host came to no decision.
-    fn tell(&self, finding: &Finding, relay: &str) {
-        let (id, text) = (self.request.id, &finding.text);
+    fn tell(&self, finding: &Finding, scene: &Scene) {
+        let (id, text, relay) = (self.request.id, &finding.text, &scene.relay);
+        let session = scene.session.map(|session| format!("; session={session}")).unwrap_or_default();
         if finding.said {
-            info!("{id}: host {relay} said: {text}");
+            info!("{id}: host {relay} said: {text}{session}");
         } else {
-            info!("{id}: {text}");
+            info!("{id}: {text}{session}");
         }
     }
 
     /// Notes why the open recipients have no outcome. What came later counts, unless it is for good
     /// and what came before may pass.
-    fn note(&mut self, finding: Finding, relay: &str) {
+    fn note(&mut self, finding: Finding, scene: Scene) {
         let before_may_pass = self.worst.as_ref().is_some_and(|w| w.0.status.fate() != Fate::Never);
         if finding.status.fate() != Fate::Never || !before_may_pass {
-            self.worst = Some((finding, relay.to_string()));
+            self.worst = Some((finding, scene));
         }
     }
 
     fn report(self) -> Report {
-        let nothing = || (Finding::ours(Status::new(4, 4, 0), "no host was tried"), String::new());
-        let (finding, relay) = self.worst.unwrap_or_else(nothing);
+        let nothing = || (Finding::ours(Status::new(4, 4, 0), "no host was tried"), Scene::default());
+        let (finding, scene) = self.worst.unwrap_or_else(nothing);
         let waits = self.outcomes.iter().any(Option::is_none) && finding.status.fate() == Fate::Later;
         let each = self.outcomes.into_iter().zip(&self.request.recipients);
-        let each =
-            each.map(|(known, rcpt)| known.unwrap_or_else(|| outcome(rcpt.n, &finding, &relay, false)));
+        let each = each
+            .map(|(known, rcpt)| known.unwrap_or_else(|| outcome(rcpt.n, &finding, scene.clone(), false)));
         Report {
             job: self.request.job,
             outcomes: each.collect(),
@@ -301,12 +332,15 @@ impl<'a> Job<'a> {
     }
 }
 
-fn outcome(n: u32, finding: &Finding, relay: &str, passed_on: bool) -> Outcome {
+fn outcome(n: u32, finding: &Finding, scene: Scene, passed_on: bool) -> Outcome {
+    let Scene { relay, tls, session } = scene;
     Outcome {
         n,
         status: finding.status,
         text: finding.text.clone(),
-        relay: relay.to_string(),
+        relay,
+        tls,
+        session,
         said: finding.said,
         passed_on,
         forward: None,

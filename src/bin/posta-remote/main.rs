@@ -4,25 +4,30 @@
 //!   Talks to strangers, so it has nothing to give them: it runs as `remote_user`, opens no file but
 //!   its configuration and the certificates of authorities (and Unix sockets of LMTP servers), and
 //!   holds no message but those whose open files posta-queue has handed to it, and no password but
-//!   those for relays, which the keeper has; of these it reads with pread only. It starts no program and
-//!   writes no file, which the kernel sees to, and listens to nobody but posta-queue, on `run/remote`, whose user the kernel vouches for.
+//!   those for relays, which the keeper has; of these it reads with pread only. It writes nothing but
+//!   counters and the last lines of sessions, in two folders of its own below `run`, and starts no program,
+//!   which the kernel sees to. It listens to nobody but posta-queue, on `run/remote`, whose user the kernel
+//!   vouches for.
 //!   What a server says is bounded in length and time, and goes no further than a report.
 
 mod candidate;
 mod connection;
+mod count;
 mod deliver;
 mod family;
 mod flight;
 mod message;
 mod office;
+mod recorder;
 mod reuse;
 mod security;
 mod serve;
 mod unreachable;
 
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +43,8 @@ use posta::unix::{listeners, notify, privilege, sysexits};
 
 use posta::config::options::Daemon;
 use posta::config::{self, Config, ListenAddress};
+use posta::logbook::count::{SENDING, end, keep};
+use posta::logbook::sessions::{self, Sessions};
 use posta::logbook::sink;
 use posta::net::relay_logins::{self, Logins};
 use posta::net::tls_client::Connector;
@@ -91,17 +98,27 @@ fn start(file: Option<&Path>, config: &Config) -> Result<(), Failure> {
     let listener = listen(config, queue.as_ref(), handed_over("remote"))?;
     let logins = Logins::open(config.login_files(), handed_over(relay_logins::NAME))
         .map_err(|fault| (sysexits::CONFIG, fault.to_string()))?;
+    make_folders(config, queue.as_ref());
     give_up_rights(config)?;
-    enclose()?;
+    enclose(config)?;
     let settings = settings(config).map_err(|why| (sysexits::CONFIG, why))?;
     let mut trusted = vec![0, users::current().1];
     trusted.extend(queue.map(|account| account.uid));
     let reload = |office: &Office| reload(file, office);
-    let office = Arc::new(Office::new(settings, logins));
+    let sessions = Sessions::open(config.run.join(sessions::SENDING));
+    let office = Arc::new(Office::new(settings, logins, sessions));
+    let counters = config.run.join(SENDING).join("posta-remote");
+    let flight = office.flight.clone();
+    let counted = move || count::text(flight.lines());
+    if let Err(error) = keep(counters.clone(), counted.clone()) {
+        warn!("{}: {error}; \"postactl metrics\" lacks this program", counters.display());
+    }
     let desk = Desk { office, listener, signals: &signals, trusted, reload: &reload };
     info!("posta-remote {} started", env!("CARGO_PKG_VERSION"));
     notify::ready();
-    desk.serve(config.remote.max_connections).map_err(|error| (sysexits::TEMPFAIL, error.to_string()))
+    let served = desk.serve(config.remote.max_connections);
+    end(&counters, &counted());
+    served.map_err(|error| (sysexits::TEMPFAIL, error.to_string()))
 }
 
 /// The socket that was handed over, or a new one at `run/remote`.
@@ -125,6 +142,29 @@ fn listen(
     Ok(listener)
 }
 
+/// Makes the folders of sessions and counters, which posta-queue's group may read. What can't be kept
+/// is no reason not to send mail.
+fn make_folders(config: &Config, queue: Option<&Account>) {
+    let owner = match users::by_name(&config.remote_user) {
+        Ok(Some(account)) if privilege::is_root() && config.drop_privileges => {
+            Some((account.uid, queue.map_or(account.gid, |queue| queue.gid)))
+        }
+        _ => None,
+    };
+    privilege::set_umask(0o027);
+    // What is made in them is for that group too; counters are for everybody.
+    for (name, mode, lost) in [
+        (sessions::SENDING, 0o2750, "sessions are not kept"),
+        (SENDING, 0o2755, "postactl metrics lacks this program"),
+    ] {
+        let folder = config.run.join(name);
+        let shared = || fs::set_permissions(&folder, Permissions::from_mode(mode));
+        if let Err(error) = sessions::make(&folder, owner).and_then(|()| shared()) {
+            warn!("{}: {error}; {lost}", folder.display());
+        }
+    }
+}
+
 /// Becomes `remote_user`, unless there is nothing to give up or nobody wants it.
 fn give_up_rights(config: &Config) -> Result<(), Failure> {
     let (name, own) = (&config.remote_user, users::current().1);
@@ -146,9 +186,10 @@ fn give_up_rights(config: &Config) -> Result<(), Failure> {
         .map_err(|error| (sysexits::NOPERM, format!("can't become user \"{name}\": {error}")))
 }
 
-/// It writes no file at all.
-fn enclose() -> Result<(), Failure> {
-    let files = Files { read: vec!["/".into()], write: Vec::new(), network: true };
+/// It writes counters and sessions only.
+fn enclose(config: &Config) -> Result<(), Failure> {
+    let write = [SENDING, sessions::SENDING].map(|folder| config.run.join(folder)).to_vec();
+    let files = Files { read: vec!["/".into()], write, network: true };
     let in_force = Enclosure { files: Some(files), without: Power::ALL }.enter();
     let in_force = in_force.map_err(|error| (sysexits::OSERR, format!("giving up powers: {error}")))?;
     info!("{in_force}");

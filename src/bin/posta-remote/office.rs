@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use posta::logbook::sessions::Sessions;
+
 use posta::dns::answer::Names;
 use posta::net::relay_logins::Logins;
 use posta::net::tls_client::Connector;
@@ -53,11 +55,13 @@ pub struct Office {
     pub flight: Arc<Flight>,
     /// Who we are to relays that want to know.
     pub logins: Logins,
+    /// Sessions in which something went wrong.
+    pub sessions: Arc<Sessions>,
 }
 
 impl Office {
     /// An office where nothing is under way yet.
-    pub fn new(settings: Settings, logins: Logins) -> Office {
+    pub fn new(settings: Settings, logins: Logins, sessions: Sessions) -> Office {
         Office {
             settings: RwLock::new(Arc::new(settings)),
             idle: Idle::default(),
@@ -65,6 +69,7 @@ impl Office {
             families: Families::default(),
             flight: Arc::default(),
             logins,
+            sessions: Arc::new(sessions),
         }
     }
 

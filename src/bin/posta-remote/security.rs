@@ -99,6 +99,16 @@ impl Way {
         Way { tls: None, implicit: false, ..self.clone() }
     }
 
+    /// What the administrator wants of TLS here, in the word that says so.
+    pub fn policy(&self) -> &'static str {
+        match self.tls {
+            None => "none",
+            Some(Demand::Anything) => "may",
+            Some(Demand::Encryption) => "encrypt",
+            Some(Demand::Certificate) => "verify",
+        }
+    }
+
     /// Tells apart connections that can't take each other's place.
     pub fn key(&self) -> String {
         let tls = self.tls.map_or("plain".to_string(), |demand| format!("{demand:?}"));

@@ -334,6 +334,7 @@ mod tests {
                 names: Arc::new(Faulty),
             },
             posta::net::relay_logins::Logins::open(Vec::new(), None).unwrap(),
+            posta::logbook::sessions::Sessions::open("/no/such".into()),
         ))
     }
 

@@ -1,19 +1,11 @@
-//! The counters of this program, for `postactl metrics`: a file that is written anew every few seconds
-//! if something has changed. Sessions only add to numbers and wait for nobody.
+//! The counters of this program, for `postactl metrics`. Sessions only add to numbers and wait for nobody.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use std::{io, thread};
 
-use posta::logbook::collect::write;
 use posta::logbook::count::{Counter, export};
 use posta::smtp::reply::Reply;
 use posta::smtp::rule;
-
-/// The file is never older than this.
-const PACE: Duration = Duration::from_secs(5);
 
 /// Sessions that have begun.
 pub static SESSIONS: Counter = Counter::growing("posta_smtpd_sessions_total", "Sessions begun.");
@@ -49,7 +41,7 @@ pub fn refusal(reply: &Reply) {
 }
 
 /// All counters in Prometheus' text format.
-fn text() -> String {
+pub fn text() -> String {
     let mut text = export([&SESSIONS, &ODD, &MESSAGES, &TLS, &NO_TLS, &LOGINS, &NO_LOGINS]);
     let name = "posta_smtpd_refusals_total";
     let ids = rule::ALL.iter().map(|rule| rule.id).chain(["none"]);
@@ -62,32 +54,6 @@ fn text() -> String {
         }
     }
     text
-}
-
-/// Starts the thread that keeps the file.
-pub fn keep(file: PathBuf) -> io::Result<()> {
-    let mut written = text();
-    write(&file, &written)?;
-    thread::Builder::new().name("counters".into()).spawn(move || {
-        loop {
-            thread::sleep(PACE);
-            let now = text();
-            if now != written {
-                match write(&file, &now) {
-                    Ok(()) => written = now,
-                    Err(error) => log::debug!("{}: {error}", file.display()),
-                }
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Writes the file a last time.
-pub fn end(file: &Path) {
-    if let Err(error) = write(file, &text()) {
-        log::debug!("{}: {error}", file.display());
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use posta::logbook::sessions::Sessions;
+use posta::logbook::sessions::{self, Sessions};
 use posta::net::seats::Limits;
 use posta::net::tls_store::Store;
 use posta::policy::access::Networks;
@@ -117,7 +117,7 @@ impl House {
             committer: Committer::new(Arc::clone(&spool)),
             spool,
             certificates,
-            sessions: Sessions::open(run.join("sessions")),
+            sessions: Sessions::open(run.join(sessions::RECEIVING)),
             offers: Offers::new(run),
             directory,
         }

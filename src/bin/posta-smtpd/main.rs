@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 use posta::config::options::{Daemon, Own};
 use posta::config::{self, Config, Fault, LogTo};
-use posta::logbook::{sessions, sink};
+use posta::logbook::{count as counters, sessions, sink};
 use posta::net::acceptor::Acceptor;
 use posta::net::pool::Pool;
 use posta::net::stream::Stream;
@@ -138,15 +138,15 @@ fn serve(config: &Config) -> Result<(), Unable> {
         Acceptor::open(listeners, signals, settings::limits(config)).map_err(os_error("acceptor"))?;
     acceptor.expect_proxies(&config.listen.iter().map(|entry| entry.proxy).collect::<Vec<bool>>());
     let desk = Desk { house: Arc::clone(&house), porch: acceptor.porch() };
-    let counters = config.run.join("counters").join(PROGRAM);
-    if let Err(error) = count::keep(counters.clone()) {
-        log::warn!("{}: {error}; \"postactl metrics\" lacks this program", counters.display());
+    let counters_file = config.run.join(counters::RECEIVING).join(PROGRAM);
+    if let Err(error) = counters::keep(counters_file.clone(), count::text) {
+        log::warn!("{}: {error}; \"postactl metrics\" lacks this program", counters_file.display());
     }
     let pool = Pool::start(keep::size(config.smtpd.max_sessions), desk);
     log::info!("{PROGRAM} {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
     notify::ready();
     let kept = keep::keep(acceptor, &pool, &house, || reload(config, &house)).map_err(os_error("poll"));
-    count::end(&counters);
+    counters::end(&counters_file, &count::text());
     kept
 }
 
@@ -186,7 +186,9 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
 fn give_rights_up(config: &Config) -> Result<(), Unable> {
     privilege::set_umask(0o027);
     let make_folders = |owner| {
-        for (name, lost) in [("sessions", "sessions are not kept"), ("counters", "nothing is counted")] {
+        for (name, lost) in
+            [(sessions::RECEIVING, "sessions are not kept"), (counters::RECEIVING, "nothing is counted")]
+        {
             let folder = config.run.join(name);
             if let Err(error) = sessions::make(&folder, owner) {
                 log::warn!("{}: {error}; {lost}", folder.display());

@@ -1,6 +1,7 @@
 //! `metrics`: the counters of all programs, in the text format of Prometheus.
 //!
-//! posta-queue is asked; posta-smtpd leaves its own in `run/counters/`, which costs its sessions nothing.
+//! posta-queue is asked; posta-smtpd and posta-remote leave theirs in `run/counters/` and
+//! `run/remote-counters/`, which costs their sessions nothing.
 
 use std::path::Path;
 
@@ -30,9 +31,8 @@ pub fn metrics(words: &[String], config: &Config) -> Result<u8, Refusal> {
         }
     };
     let asked = orders::give(&config.run.join("queue"), &Order::Metrics, Some(PATIENCE), &mut each);
-    let counters = config.run.join("counters");
-    let text = collect::all(asked.is_ok().then_some(&*counted), &counters)
-        .map_err(|error| Refusal(sysexits::NOPERM, format!("{}: {error}", counters.display())))?;
+    let text = collect::all(asked.is_ok().then_some(&*counted), &config.run)
+        .map_err(|error| Refusal(sysexits::NOPERM, format!("{}: {error}", config.run.display())))?;
     match file {
         None => print!("{text}"),
         Some(file) => collect::write(file, &text)

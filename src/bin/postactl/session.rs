@@ -1,4 +1,5 @@
-//! `session`: what was said last in a session with posta-smtpd in which something went wrong.
+//! `session`: what was said last in a session with posta-smtpd, or of posta-remote, in which something
+//! went wrong.
 
 use posta::unix::sysexits;
 
@@ -12,9 +13,15 @@ use crate::show::one_id;
 /// Prints the lines of the wire, oldest first.
 pub fn session(words: &[String], config: &Config) -> Result<u8, Refusal> {
     let id = one_id("session", words)?;
-    let folder = config.run.join("sessions");
-    let text = sessions::read(&folder, id)
-        .map_err(|error| Refusal(sysexits::NOPERM, format!("{}: {error}", folder.display())))?;
+    let read = |folder| {
+        let folder = config.run.join(folder);
+        sessions::read(&folder, id)
+            .map_err(|error| Refusal(sysexits::NOPERM, format!("{}: {error}", folder.display())))
+    };
+    let text = match read(sessions::RECEIVING)? {
+        None => read(sessions::SENDING)?,
+        text => text,
+    };
     let Some(text) = text else {
         let why = format!(
             "session {id} is not kept: it went well, goes on still, or is too old; the log names those that are, \

@@ -94,6 +94,7 @@ impl Connection {
                 return self.halt(&error);
             }
             if is_last {
+                self.recorder.note("the message, and the final dot");
                 return Event::Sent;
             }
         }
@@ -116,6 +117,7 @@ impl Connection {
         wire.extend_from_slice(&commands);
         let last = if is_last { " LAST" } else { "" };
         wire.extend_from_slice(format!("BDAT {}{last}\r\n", octets.len()).as_bytes());
+        self.recorder.said(wire);
         wire.extend_from_slice(octets);
         self.stream.set_deadline(Some(load.deadline()));
         match self.stream.write_all(&load.bench.wire) {
@@ -127,6 +129,8 @@ impl Connection {
     /// A server that stops listening may have said why before it went.
     fn halt(&mut self, error: &io::Error) -> Event {
         self.last_words = Some(Instant::now() + LAST_WORDS);
-        Event::Halted(self.broken(error, "sending the message"))
+        let finding = self.broken(error, "sending the message");
+        self.recorder.note(&finding.text);
+        Event::Halted(finding)
     }
 }

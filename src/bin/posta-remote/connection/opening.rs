@@ -2,12 +2,12 @@
 //! wants one.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use posta::mail::id::Id;
 use posta::mail::status::Status;
 use posta::unix::random;
 
@@ -21,7 +21,9 @@ use posta::net::stream::{self, Stream};
 use posta::net::tls_client::{Connector, Demand};
 
 use crate::candidate::Candidate;
-use crate::flight::Flight;
+use crate::count;
+use crate::office::Office;
+use crate::recorder::Recorder;
 use crate::security::Way;
 
 use super::{Connection, reason};
@@ -53,11 +55,18 @@ pub struct Refusal {
     pub finding: Finding,
     /// The host was there and would have begun TLS, but it didn't come about.
     pub handshake: bool,
+    /// The session that is kept.
+    pub session: Option<Id>,
 }
 
 impl Refusal {
+    /// Without a session that is kept.
+    pub fn plain(finding: Finding) -> Refusal {
+        Refusal { finding, handshake: false, session: None }
+    }
+
     fn handshake(finding: Finding) -> Refusal {
-        Refusal { finding, handshake: true }
+        Refusal { finding, handshake: true, session: None }
     }
 }
 
@@ -86,9 +95,10 @@ impl Connection {
         candidate: &Candidate,
         stream: Stream,
         manner: &Manner<'_>,
-        flight: &Arc<Flight>,
+        office: &Office,
     ) -> Result<Connection, Refusal> {
-        let failed = |error| Refusal { finding: unreachable(candidate, &error), handshake: false };
+        let Office { flight, sessions, .. } = office;
+        let failed = |error| Refusal::plain(unreachable(candidate, &error));
         let line = flight.line(stream.breaker().map_err(failed)?);
         let client = Client::new(manner.language, manner.hostname.to_string(), cover(manner.way));
         let mut connection = Connection {
@@ -100,20 +110,39 @@ impl Connection {
             transactions: 0,
             assurance: None,
             host: host_key(candidate, manner.language, manner.way),
+            recorder: Recorder::new(&candidate.to_string(), sessions),
+            odd: None,
             last_words: None,
             _line: line,
         };
+        match connection.introduce(candidate, manner) {
+            Ok(()) => Ok(connection),
+            Err(refusal) => {
+                let recorder = &mut connection.recorder;
+                if !refusal.finding.said {
+                    recorder.note(&refusal.finding.text);
+                }
+                Err(Refusal { session: Some(recorder.is_odd()), ..refusal })
+            }
+        }
+    }
+
+    /// TLS, greetings, and the login.
+    fn introduce(&mut self, candidate: &Candidate, manner: &Manner<'_>) -> Result<(), Refusal> {
         if manner.way.implicit {
-            connection.secure(candidate, manner).map_err(Refusal::handshake)?;
+            self.secure(candidate, manner).map_err(Refusal::handshake)?;
         }
-        connection.greet(candidate, manner)?;
-        if let Some(login) = manner.login
-            && let Err(finding) = connection.log_in(login)
-        {
-            connection.say_quit();
-            return Err(Refusal { finding, handshake: false });
+        self.greet(candidate, manner)?;
+        if let Some(login) = manner.login {
+            let logged_in = self.log_in(login);
+            self.recorder.hide(false);
+            if logged_in.is_ok() { &count::LOGINS } else { &count::NO_LOGINS }.add(1);
+            if let Err(finding) = logged_in {
+                self.say_quit();
+                return Err(Refusal::plain(finding));
+            }
         }
-        Ok(connection)
+        Ok(())
     }
 
     /// Everything before the first message.
@@ -132,7 +161,7 @@ impl Connection {
                 },
                 Action::Failed(finding) => {
                     self.say_quit();
-                    return Err(Refusal { finding, handshake: false });
+                    return Err(Refusal::plain(finding));
                 }
                 _ => return Ok(()),
             }
@@ -146,9 +175,12 @@ impl Connection {
         match self.stream.secure_to(candidate.name(), manner.connector, demand) {
             Ok(assurance) => {
                 self.assurance = Some(assurance);
+                self.recorder.note(&self.cover());
+                count::TLS.add(1);
                 Ok(())
             }
             Err(fault) => {
+                count::NO_TLS.add(1);
                 Err(Finding::ours(Status::new(4, 7, 5), format!("TLS with {}: {fault}", self.peer)))
             }
         }
@@ -176,7 +208,10 @@ impl Connection {
             .ok_or_else(|| failed(&"it offers no mechanism that we know"))?;
         let mut event = Event::Login(exchange.mechanism().name().to_string(), first);
         loop {
-            event = match self.talk(event, None) {
+            let action = self.talk(event, None);
+            // After the command all that we say is an answer to a challenge.
+            self.recorder.hide(true);
+            event = match action {
                 Action::Challenged(challenge) => {
                     Event::Answer(Some(exchange.answer(&challenge).map_err(|why| failed(&why))?))
                 }

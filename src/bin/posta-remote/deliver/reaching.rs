@@ -16,11 +16,12 @@ use posta::net::stream::{Race, Runner, Stream};
 use posta::net::tls_client::Demand;
 
 use crate::candidate::{self, Candidate, Host, Place};
-use crate::connection::{Bench, Connection, Manner, host_key, unreachable};
+use crate::connection::{Bench, Connection, Manner, Refusal, host_key, unreachable};
+use crate::count;
 use crate::office::Settings;
 use crate::security::Way;
 
-use super::Job;
+use super::{Job, Scene};
 
 /// Most connections that one job tries to make.
 const MAX_TRIES: usize = 20;
@@ -44,7 +45,7 @@ impl Job<'_> {
         let hosts = candidate::hosts(target, names, settings.port, &settings.own_names, &mut random);
         let hosts = match hosts {
             Ok(hosts) => hosts,
-            Err(finding) => return self.note(finding, ""),
+            Err(finding) => return self.note(finding, Scene::default()),
         };
         let mut tries = 0;
         for host in hosts {
@@ -54,7 +55,7 @@ impl Job<'_> {
                 return;
             }
             if is_ours {
-                return self.note(loops_back(target), "");
+                return self.note(loops_back(target), Scene::default());
             }
             if tries >= MAX_TRIES {
                 return;
@@ -69,7 +70,7 @@ impl Job<'_> {
         let mut found = match host.candidates(self.settings.names.as_ref()) {
             Ok(found) => found,
             Err(finding) => {
-                self.note(finding, "");
+                self.note(finding, Scene::default());
                 return (Vec::new(), false);
             }
         };
@@ -87,7 +88,7 @@ impl Job<'_> {
         while !open.is_empty() {
             if self.office.flight.is_stopping() {
                 self.cut_short = true;
-                self.note(going_down(), "");
+                self.note(going_down(), Scene::default());
                 return true;
             }
             if self.by_connection_of_others(&mut open, language, bench) {
@@ -141,7 +142,7 @@ impl Job<'_> {
             let Place::Tcp(address) = candidate.place else { return true };
             let Some(age) = self.office.unreachable.since(address, now) else { return true };
             let text = format!("connect to {candidate}: no answer {} s ago", age.as_secs());
-            self.note(Finding::ours(Status::new(4, 4, 1), text), "");
+            self.note(Finding::ours(Status::new(4, 4, 1), text), Scene::default());
             false
         });
     }
@@ -150,6 +151,8 @@ impl Job<'_> {
     /// that. Those that were overtaken stay.
     fn first_to_connect(&mut self, open: &mut Vec<Candidate>) -> Option<(Candidate, Stream)> {
         let race = self.race(open);
+        count::NOT_CONNECTED.add(race.failed.len() as u64);
+        count::CONNECTED.add(u64::from(race.winner.is_some()));
         let (office, now) = (self.office, Instant::now());
         for (place, why, took) in &race.failed {
             if let Place::Tcp(address) = open[*place].place {
@@ -157,8 +160,8 @@ impl Job<'_> {
                 office.families.failed(address.ip(), why, now);
             }
             let finding = unreachable(&open[*place], why);
-            self.tell(&finding, "");
-            self.note(finding, "");
+            self.tell(&finding, &Scene::default());
+            self.note(finding, Scene::default());
         }
         let won = race.winner.map(|(place, stream)| (open[place].clone(), stream));
         if let Some((Candidate { place: Place::Tcp(address), .. }, _)) = &won {
@@ -210,7 +213,7 @@ impl Job<'_> {
                 }
                 Some(connection)
             }
-            Err(finding) => {
+            Err(Refusal { finding, session, .. }) => {
                 self.reached |= finding.said;
                 if let Place::Tcp(address) = candidate.place
                     && !finding.said
@@ -218,8 +221,9 @@ impl Job<'_> {
                     self.office.unreachable.note(address, begun.elapsed(), Instant::now());
                 }
                 let relay = if finding.said { candidate.to_string() } else { String::new() };
-                self.tell(&finding, &relay);
-                self.note(finding, &relay);
+                let scene = Scene { relay, tls: format!("none (policy {})", self.policy()), session };
+                self.tell(&finding, &scene);
+                self.note(finding, scene);
                 None
             }
         }
@@ -232,14 +236,13 @@ impl Job<'_> {
         candidate: &Candidate,
         stream: Stream,
         language: Language,
-    ) -> Result<Connection, Finding> {
+    ) -> Result<Connection, Refusal> {
         let &Settings { ref hostname, ref connector, chunking, .. } = self.settings;
-        let flight = &self.office.flight;
         let open = |stream, way: &Way| {
             let manner = Manner { language, hostname, way, chunking, connector, login: self.login.as_ref() };
-            Connection::open(candidate, stream, &manner, flight)
+            Connection::open(candidate, stream, &manner, self.office)
         };
-        let refusal = match open(stream, &self.way) {
+        let mut refusal = match open(stream, &self.way) {
             Ok(connection) => return Ok(connection),
             Err(refusal) => refusal,
         };
@@ -248,19 +251,19 @@ impl Job<'_> {
             info!("{}: {}; trying again without TLS", self.request.id, refusal.finding.text);
             let again = self.race(std::slice::from_ref(candidate));
             return match (again.winner, again.failed.first()) {
-                (Some((_, stream)), _) => {
-                    open(stream, &self.way.without_tls()).map_err(|refusal| refusal.finding)
+                (Some((_, stream)), _) => open(stream, &self.way.without_tls()),
+                (None, Some((_, why, _))) => Err(Refusal::plain(unreachable(candidate, why))),
+                (None, None) => {
+                    Err(Refusal::plain(unreachable(candidate, &io::ErrorKind::NotConnected.into())))
                 }
-                (None, Some((_, why, _))) => Err(unreachable(candidate, why)),
-                (None, None) => Err(unreachable(candidate, &io::ErrorKind::NotConnected.into())),
             };
         }
-        let mut finding = refusal.finding;
+        let finding = &refusal.finding;
         if self.request.require_tls && finding.status == Status::new(4, 7, 4) {
             // RFC 8689 4.2.1 and 5: not by this host, and if there is no other, never.
-            finding = Finding::ours(Status::new(5, 7, 30), format!("REQUIRETLS: {}", finding.text));
+            refusal.finding = Finding::ours(Status::new(5, 7, 30), format!("REQUIRETLS: {}", finding.text));
         }
-        Err(finding)
+        Err(refusal)
     }
 }
 
