@@ -123,7 +123,7 @@ impl Runner {
 
     /// What is queued for a destination that rests, or is paused, is not tried: it waits for its time.
     pub(crate) fn suspend(&mut self, name: &str, why: &str, now: u64) {
-        for job in self.schedule.withdraw_from(name) {
+        for job in self.schedule.withdraw_from(name, now) {
             let Some(message) = self.messages.get_mut(&job.id) else { continue };
             let news = suspended(why);
             job.targets.iter().for_each(|n| message.hear(*n, news.clone(), now));

@@ -10,6 +10,7 @@
 
 mod asking;
 mod attempt;
+mod bench;
 mod bounce;
 mod clerk;
 mod desk;
