@@ -21,6 +21,8 @@ mod forward;
 mod ingest;
 mod listed;
 mod message;
+#[cfg(test)]
+mod month;
 mod pace;
 mod porter;
 mod rate;
@@ -279,8 +281,11 @@ fn reload(file: Option<&Path>, spool: &Spool, router: &SharedRouter, events: &Se
             let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             make_key(router, spool);
-            let _ = events.send(Event::Rules(settings::rules(&config)));
-            log::info!("configuration read again");
+            let settings = Box::new(settings::schedule(&config));
+            match events.send(Event::Rules(settings::rules(&config), settings)) {
+                Ok(()) => log::info!("configuration read again"),
+                Err(_) => log::error!("the runner has ended: new rules come with the next start"),
+            }
         }
         Err(faults) => {
             faults.iter().for_each(|fault| log::error!("{fault}"));

@@ -25,7 +25,7 @@ use crate::dispatch::Line;
 use crate::ingest::Ingest;
 use crate::message::{Message, News};
 use crate::pace::Rules;
-use crate::schedule::{SECOND, Schedule};
+use crate::schedule::{SECOND, Schedule, Settings};
 use crate::turns::{Ending, Job};
 use crate::wishes::{Pass, Wish};
 
@@ -93,8 +93,8 @@ pub enum Event {
     List(Sender<Vec<Listing>>),
     /// What is known of one message is wanted.
     Find(Id, Sender<Option<Listing>>),
-    /// New rules from the configuration.
-    Rules(Rules),
+    /// New rules from the configuration, and what the schedule is to follow.
+    Rules(Rules, Box<Settings>),
     /// Finish what is under way and go.
     Terminate,
     /// Nothing: look at the clock.
@@ -246,7 +246,10 @@ impl Runner {
             Event::Order(order, answers) => self.order(order, answers),
             Event::List(answers) => self.list(&answers),
             Event::Find(id, answers) => self.find(id, &answers),
-            Event::Rules(rules) => self.rules = rules,
+            Event::Rules(rules, settings) => {
+                self.rules = rules;
+                self.schedule.follow(*settings);
+            }
             Event::Terminate => self.terminate(),
             Event::Tick => {}
         }
@@ -327,9 +330,9 @@ impl Runner {
         if let Some(wish) = self.wishes.remove(&id) {
             wish.fail(failure(error), format!("{id}: {error}"));
         }
-        self.schedule.forget(id);
+        self.schedule.not_there(id);
         match error {
-            // Told twice of a message that was finished in between.
+            // Told twice of a message that was finished in between, or put aside.
             SpoolError::Gone { .. } => log::debug!("{id}: not there any more"),
             SpoolError::Unsound { .. } => {} // the spool has said so, and where it is now
             _ => {

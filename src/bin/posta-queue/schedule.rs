@@ -128,6 +128,14 @@ impl Schedule {
         }
     }
 
+    /// New settings, after a reload: of rests, of patience and of spacings. The working set and the windows
+    /// stay as they are.
+    pub fn follow(&mut self, settings: Settings) {
+        self.resting.be_patient(settings.patience);
+        let (slots, windows) = (self.settings.slots, self.settings.windows);
+        self.settings = Settings { slots, windows, ..settings };
+    }
+
     /// A message in `new/`; one that is known already is not taken twice.
     pub fn add_fresh(&mut self, id: Id) {
         let known = self.slots.contains_key(&id) || self.benched.contains(&id);
@@ -187,7 +195,6 @@ impl Schedule {
         if let Some(met) = &mut self.met {
             met.insert(id);
         }
-        self.resting.forget(id);
         self.deferred += usize::from(place != Place::New);
         self.slots.insert(id, Slot { place, charged: None, queued: 0 });
     }
@@ -230,11 +237,12 @@ impl Schedule {
                 return None;
             }
             self.waiting.remove(&(due, id, destination));
+            self.resting.remember(id, due);
             let again = if self.slots.contains_key(&id) {
                 // A hint that came late has it looked for in new/, where it will not be found.
                 Some(now + SECOND)
             } else {
-                self.resting.put_off(id, destination, due, now)
+                self.resting.put_off(id, destination, now)
             };
             match again {
                 None if self.is_benched_unopened(id, destination) => {}
@@ -302,18 +310,26 @@ impl Schedule {
     /// A message leaves the working set for good.
     pub fn forget(&mut self, id: Id) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.held.remove(&id);
+    }
+
+    /// A message was not where it was looked for: a hint that came late. Wherever it is known to be it stays.
+    pub fn not_there(&mut self, id: Id) {
+        self.free_slot(id);
     }
 
     /// A message leaves the working set and waits until `due`.
     pub fn defer(&mut self, id: Id, due: u64, destination: u32) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.waiting.insert((due, id, destination));
     }
 
     /// A message leaves the working set and is not to be tried until released.
     pub fn hold(&mut self, id: Id) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.held.insert(id);
     }
 
