@@ -49,7 +49,7 @@ pub fn start(
     Ok(())
 }
 
-/// The scan of the start.
+/// The scan of the start. A runner that has gone meanwhile hears nothing of it, and needs nothing.
 struct FirstScan {
     spool: Arc<Spool>,
     events: Sender<Event>,
