@@ -9,8 +9,11 @@
 //! `POSTA_MONTHS=n` lives n months, each with luck of its own; a month that fails names its seed, and
 //! `POSTA_MONTH=seed` lives that one again.
 
+mod books;
 mod house;
+mod orders;
 mod weather;
+mod work;
 
 use house::House;
 
