@@ -105,7 +105,12 @@ pub fn each(folder: &Path, since: u64, hear: &mut dyn FnMut(Id, &str)) -> io::Re
 fn scan(folder: &Path, since: u64, hear: &mut dyn FnMut(u64, &str, &str)) -> io::Result<()> {
     let first_day = day(since);
     for name in names(folder)?.into_iter().filter(|name| *name >= first_day) {
-        let mut file = BufReader::new(File::open(folder.join(name))?);
+        let file = match File::open(folder.join(name)) {
+            // Its time was over just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let mut file = BufReader::new(file);
         let mut line = Vec::new();
         while file.read_until(b'\n', &mut line)? > 0 {
             let text = String::from_utf8_lossy(&line);
@@ -244,6 +249,9 @@ mod tests {
         let mut since = Vec::new();
         each(&folder, NOW + 1, &mut |id, text| since.push((id, text.to_string()))).unwrap();
         assert_eq!(since, [(ids[1], "another".to_string()), (ids[0], "two\\nlines".to_string())]);
+        // A file whose time is over between its listing and its opening is no fault.
+        std::os::unix::fs::symlink("/no/such", folder.join("2099-01-01.000000")).unwrap();
+        assert_eq!(find(&folder, ids[0]).unwrap(), wanted);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A message that arrived.
@@ -22,6 +23,7 @@ pub struct Arrived {
 pub struct Sink {
     arrived: Arc<Mutex<Vec<Arrived>>>,
     named: Arc<Mutex<HashMap<String, u32>>>,
+    connections: Arc<AtomicU32>,
     /// What EHLO is answered with besides the usual.
     more: &'static str,
 }
@@ -39,12 +41,13 @@ impl Sink {
 
     fn offering(address: SocketAddr, more: &'static str) -> Sink {
         let listener = TcpListener::bind(address).unwrap();
-        let sink = Sink { arrived: Arc::default(), named: Arc::default(), more };
+        let sink = Sink { arrived: Arc::default(), named: Arc::default(), connections: Arc::default(), more };
         let serving = sink.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let sink = serving.clone();
                 let Ok(stream) = stream else { return };
+                sink.connections.fetch_add(1, Ordering::Relaxed);
                 // A client that goes away in the middle is its own business.
                 std::thread::spawn(move || sink.serve(stream).unwrap_or_default());
             }
@@ -62,6 +65,11 @@ impl Sink {
         super::wait_for(&format!("{count} messages at the next hop"), || {
             Some(self.arrived()).filter(|arrived| arrived.len() >= count)
         })
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// How often a recipient was named.

@@ -29,6 +29,10 @@ impl Runner {
         let id = message.entry.id;
         let now = now();
         if let Some(wish) = self.wishes.remove(&id) {
+            // An order that comes before the first attempt: the message has been taken all the same.
+            if message.place == Place::New {
+                self.log_queued(&message, now);
+            }
             self.messages.insert(id, message);
             return self.grant(id, wish);
         }
@@ -39,7 +43,6 @@ impl Runner {
         };
         if message.place == Place::New {
             self.log_queued(&message, now);
-            self.counters.messages[0] += 1;
         }
         message.jobs = count - resting.len();
         // Recipients that ended before anything was tried have their line in the log like all others.
@@ -126,7 +129,7 @@ impl Runner {
 
     /// What is queued for a destination that rests, or is paused, is not tried: it waits for its time.
     pub(crate) fn suspend(&mut self, name: &str, why: &str, now: u64) {
-        for job in self.schedule.withdraw_from(name) {
+        for job in self.schedule.withdraw_from(name, now) {
             let Some(message) = self.messages.get_mut(&job.id) else { continue };
             let news = suspended(why);
             job.targets.iter().for_each(|n| message.hear(*n, news.clone(), now));
@@ -314,7 +317,8 @@ impl Runner {
     }
 
     /// What a new message is called, by its sender and by us.
-    fn log_queued(&self, message: &Message, now: u64) {
+    fn log_queued(&mut self, message: &Message, now: u64) {
+        self.counters.messages[0] += 1;
         let Entry { id, envelope, size, message_id, .. } = &*message.entry;
         let (from, recipients) = (envelope.sender.to_string(), envelope.recipients.len());
         self.tell(*id, now, &MessageId { id: *id, message_id });
@@ -490,6 +494,20 @@ mod tests {
         assert_eq!(runner.messages[&id].jobs, 2, "one ended, and one came");
         assert!(runner.note(id));
         assert_eq!(next_filed(&heard).sent_on.len(), 1);
+    }
+
+    #[test]
+    fn what_an_order_meets_before_its_first_attempt_has_been_taken_too() {
+        let stage = Stage::new();
+        let (events, heard) = channel();
+        let mut runner = stage.runner(&events);
+        let id = stage.commit("alice@example.net");
+        runner.schedule.add_fresh(id);
+        runner.schedule.next_open(now());
+        runner.order(Order::Hold(id), channel().0);
+        runner.opened(crate::ingest::open(&stage.spool, &router(), id, Place::New).unwrap());
+        assert_eq!(next_filed(&heard).end, End::Hold);
+        assert_eq!(runner.counters.messages[0], 1);
     }
 
     #[test]

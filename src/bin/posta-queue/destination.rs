@@ -121,6 +121,8 @@ pub struct Destinations {
     all: Vec<Option<Destination>>,
     free: Vec<usize>,
     indexes: HashMap<String, usize>,
+    /// The same by the hash of the name; of two with one hash the later.
+    hashes: HashMap<u32, usize>,
     /// So many were left by the last sweep.
     left: usize,
 }
@@ -143,7 +145,18 @@ impl Destinations {
             }
         };
         self.indexes.insert(name.to_string(), index);
+        self.hashes.insert(hash(name), index);
         index
+    }
+
+    /// The index of a destination that is known.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.indexes.get(name).copied()
+    }
+
+    /// The same by the hash of its name.
+    pub fn find_hash(&self, hash: u32) -> Option<usize> {
+        self.hashes.get(&hash).copied()
     }
 
     /// Every destination.
@@ -172,6 +185,7 @@ impl Destinations {
             }
         }
         self.left = self.indexes.len();
+        self.hashes = self.indexes.iter().map(|(name, index)| (hash(name), *index)).collect();
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod asking;
 mod attempt;
+mod bench;
 mod bounce;
 mod clerk;
 mod desk;
@@ -24,6 +25,8 @@ mod forward;
 mod ingest;
 mod listed;
 mod message;
+#[cfg(test)]
+mod month;
 mod pace;
 mod porter;
 mod rate;
@@ -312,11 +315,12 @@ fn reload(
             let new = Arc::new(Router::new(route::Settings::of(&config)));
             *router.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = new;
             make_key(router, spool);
-            let spacings = rate::Spacings::new(&config.domains);
-            // A runner that is gone already needs no rules.
-            let _ = events.send(Event::Rules(settings::rules(&config), spacings));
+            let settings = Box::new(settings::schedule(&config));
+            match events.send(Event::Rules(settings::rules(&config), settings)) {
+                Ok(()) => log::info!("configuration read again"),
+                Err(_) => log::error!("the runner has ended: new rules come with the next start"),
+            }
             sink::set(config.log.level);
-            log::info!("configuration read again");
             Some(config)
         }
         Err(faults) => {

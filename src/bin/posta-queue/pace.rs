@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use posta::mail::address::Mailbox;
+use posta::mail::status::Status;
 
 use crate::message::Target;
 
@@ -56,11 +57,16 @@ impl Pace {
 impl Rules {
     /// The pace for one final destination of a message.
     pub fn of(&self, target: &Target) -> Pace {
+        self.of_address(&target.leaf.address, target.news.as_ref().map(|news| news.status))
+    }
+
+    /// The pace for an address, with the status of its last attempt, if there was one.
+    pub fn of_address(&self, address: &Mailbox, last: Option<Status>) -> Pace {
         if self.special.is_empty() {
             return self.usual;
         }
-        let domain = target.leaf.address.domain().to_lowercase();
-        let status = target.news.as_ref().map(|news| news.status.to_string()).unwrap_or_default();
+        let domain = address.domain().to_lowercase();
+        let status = last.map(|status| status.to_string()).unwrap_or_default();
         let special = self.special.iter().find(|special| special.fits(&domain, &status));
         special.map_or(self.usual, |special| special.pace)
     }
@@ -80,8 +86,6 @@ impl Special {
 
 #[cfg(test)]
 pub mod tests {
-    use posta::mail::status::Status;
-
     use crate::message::News;
     use crate::message::tests::sample;
     use crate::schedule::SECOND;

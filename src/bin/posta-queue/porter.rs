@@ -222,7 +222,7 @@ fn envelope(submission: Submission) -> Envelope {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use posta::mail::address::{Mailbox, ReversePath};
     use posta::mail::envelope::Recipient;
     use posta::unix::durable::Disk;
@@ -232,6 +232,13 @@ mod tests {
     use crate::stage::Stage;
 
     use super::*;
+
+    /// A porter of the stage's spool.
+    pub fn porter(stage: &Stage) -> Porter {
+        let (spool, busy) = (stage.spool.clone(), Arc::default());
+        let committer = Arc::new(Committer::new(spool.clone()));
+        Porter { spool, committer, hostname: "mail.example.org".into(), most: 1000, busy }
+    }
 
     /// Puts a message into `drop/`, as posta-drop does.
     fn hand_in(stage: &Stage) -> Id {
@@ -252,9 +259,7 @@ mod tests {
     #[test]
     fn what_is_taken_in_again_has_arrived_when_it_first_did() {
         let stage = Stage::new();
-        let (committer, busy) = (Arc::new(Committer::new(stage.spool.clone())), Arc::default());
-        let spool = stage.spool.clone();
-        let porter = Porter { spool, committer, hostname: "mail.example.org".into(), most: 1000, busy };
+        let porter = porter(&stage);
         let id = hand_in(&stage);
         let (dropped, uid) = stage.spool.open_drop(id).unwrap();
         let arrivals = [(), ()].map(|()| {

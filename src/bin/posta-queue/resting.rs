@@ -36,15 +36,26 @@ struct Rest {
 pub struct Resting {
     rests: HashMap<u32, Rest>,
     paused: BTreeMap<u32, String>,
-    /// Messages that were put off, and when they were due first.
-    put_off: HashMap<Id, u64>,
+    /// Messages that were due and have not been tried yet, and when they were due first.
+    due: HashMap<Id, u64>,
     patience: u64,
 }
 
 impl Resting {
     /// None. `patience`: the longest that a message is put off for, in microseconds.
     pub fn new(patience: u64) -> Resting {
-        Resting { rests: HashMap::new(), paused: BTreeMap::new(), put_off: HashMap::new(), patience }
+        Resting { rests: HashMap::new(), paused: BTreeMap::new(), due: HashMap::new(), patience }
+    }
+
+    /// From now on no message is put off for longer than that.
+    pub fn be_patient(&mut self, patience: u64) {
+        self.patience = patience;
+    }
+
+    /// Messages that were due and have not been tried yet.
+    #[cfg(test)]
+    pub fn due_count(&self) -> usize {
+        self.due.len()
     }
 
     /// A destination rests.
@@ -88,9 +99,15 @@ impl Resting {
         self.paused.values().map(String::as_str)
     }
 
+    /// A message is due. However often it is put off, or has to wait for room, its time counts from the
+    /// first time.
+    pub fn remember(&mut self, id: Id, due: u64) {
+        self.due.entry(id).or_insert(due);
+    }
+
     /// A message is due, for the destination of that hash: when it is to be looked at again, if it is
     /// not to be opened now.
-    pub fn put_off(&mut self, id: Id, destination: u32, due: u64, now: u64) -> Option<u64> {
+    pub fn put_off(&mut self, id: Id, destination: u32, now: u64) -> Option<u64> {
         let again = if self.paused.contains_key(&destination) {
             now + self.patience
         } else {
@@ -104,15 +121,15 @@ impl Resting {
                 }
             }
         };
-        let since = *self.put_off.entry(id).or_insert(due);
+        let since = self.due.get(&id).copied().unwrap_or(now);
         let latest = since.saturating_add(self.patience);
         (now < latest).then_some(again.min(latest))
     }
 
-    /// A message is opened, or gone.
+    /// A message was tried, or is gone.
     pub fn forget(&mut self, id: Id) {
-        if !self.put_off.is_empty() {
-            self.put_off.remove(&id);
+        if !self.due.is_empty() {
+            self.due.remove(&id);
         }
     }
 }
@@ -128,29 +145,34 @@ mod tests {
         Id::parse(&format!("{n:015}")).unwrap()
     }
 
+    fn put_off(resting: &mut Resting, id: Id, destination: u32, due: u64, now: u64) -> Option<u64> {
+        resting.remember(id, due);
+        resting.put_off(id, destination, now)
+    }
+
     #[test]
     fn after_a_rest_one_goes_first_and_the_others_follow_when_it_has_come_through() {
         let mut resting = Resting::new(HOUR);
         resting.begin("dead", NOW + 60 * SECOND);
         let dead = hash("dead");
-        assert_eq!(resting.put_off(id(1), dead, NOW, NOW), Some(NOW + 60 * SECOND));
-        assert_eq!(resting.put_off(id(9), hash("alive"), NOW, NOW), None);
+        assert_eq!(put_off(&mut resting, id(1), dead, NOW, NOW), Some(NOW + 60 * SECOND));
+        assert_eq!(put_off(&mut resting, id(9), hash("alive"), NOW, NOW), None);
         let later = NOW + 60 * SECOND;
-        assert_eq!(resting.put_off(id(1), dead, later, later), None, "the probe");
-        assert_eq!(resting.put_off(id(2), dead, later, later), Some(later + BEHIND_PROBE));
+        assert_eq!(put_off(&mut resting, id(1), dead, later, later), None, "the probe");
+        assert_eq!(put_off(&mut resting, id(2), dead, later, later), Some(later + BEHIND_PROBE));
         resting.begin("dead", later + 60 * SECOND);
-        assert_eq!(resting.put_off(id(2), dead, later, later), Some(later + 60 * SECOND));
+        assert_eq!(put_off(&mut resting, id(2), dead, later, later), Some(later + 60 * SECOND));
         resting.end("dead");
-        assert_eq!(resting.put_off(id(2), dead, later, later), None);
+        assert_eq!(put_off(&mut resting, id(2), dead, later, later), None);
     }
 
     #[test]
     fn a_probe_that_is_lost_has_a_successor() {
         let mut resting = Resting::new(HOUR);
         resting.begin("dead", NOW);
-        assert_eq!(resting.put_off(id(1), hash("dead"), NOW, NOW), None);
+        assert_eq!(put_off(&mut resting, id(1), hash("dead"), NOW, NOW), None);
         let later = NOW + PROBE_AT_MOST;
-        assert_eq!(resting.put_off(id(2), hash("dead"), later, later), None);
+        assert_eq!(put_off(&mut resting, id(2), hash("dead"), later, later), None);
     }
 
     #[test]
@@ -158,12 +180,12 @@ mod tests {
         let mut resting = Resting::new(HOUR);
         assert!(resting.pause("slow") && !resting.pause("slow"));
         let slow = hash("slow");
-        assert_eq!(resting.put_off(id(1), slow, NOW, NOW + SECOND), Some(NOW + HOUR));
-        assert_eq!(resting.put_off(id(1), slow, NOW + HOUR, NOW + HOUR), None);
+        assert_eq!(put_off(&mut resting, id(1), slow, NOW, NOW + SECOND), Some(NOW + HOUR));
+        assert_eq!(put_off(&mut resting, id(1), slow, NOW + HOUR, NOW + HOUR), None);
         resting.forget(id(1));
         let (again, latest) = (NOW + 2 * HOUR, NOW + 3 * HOUR);
-        assert_eq!(resting.put_off(id(1), slow, again, again), Some(latest));
+        assert_eq!(put_off(&mut resting, id(1), slow, again, again), Some(latest));
         assert!(resting.resume("slow") && !resting.resume("slow"));
-        assert_eq!(resting.put_off(id(1), slow, again, again), None);
+        assert_eq!(put_off(&mut resting, id(1), slow, again, again), None);
     }
 }

@@ -25,8 +25,7 @@ use crate::dispatch::Line;
 use crate::ingest::Ingest;
 use crate::message::{Message, News};
 use crate::pace::Rules;
-use crate::rate::Spacings;
-use crate::schedule::{SECOND, Schedule};
+use crate::schedule::{SECOND, Schedule, Settings};
 use crate::turns::{Ending, Job};
 use crate::wishes::{Pass, Wish};
 
@@ -97,8 +96,8 @@ pub enum Event {
     List(Sender<Vec<Listing>>),
     /// What is known of one message is wanted.
     Find(Id, Sender<Option<Listing>>),
-    /// New rules from the configuration.
-    Rules(Rules, Spacings),
+    /// New rules from the configuration, and what the schedule is to follow.
+    Rules(Rules, Box<Settings>),
     /// Finish what is under way and go.
     Terminate,
     /// Nothing: look at the clock.
@@ -255,9 +254,9 @@ impl Runner {
             Event::Order(order, answers) => self.order(order, answers),
             Event::List(answers) => self.list(&answers),
             Event::Find(id, answers) => self.find(id, &answers),
-            Event::Rules(rules, spacings) => {
+            Event::Rules(rules, settings) => {
                 self.rules = rules;
-                self.schedule.settings.spacings = spacings;
+                self.schedule.follow(*settings);
             }
             Event::Terminate => self.terminate(),
             Event::Tick => {}
@@ -336,9 +335,9 @@ impl Runner {
         if let Some(wish) = self.wishes.remove(&id) {
             wish.fail(failure(error), format!("{id}: {error}"));
         }
-        self.schedule.forget(id);
+        self.schedule.not_there(id);
         match error {
-            // Told twice of a message that was finished in between.
+            // Told twice of a message that was finished in between, or put aside.
             SpoolError::Gone { .. } => log::debug!("{id}: not there any more"),
             SpoolError::Unsound { .. } => {} // the spool has said so, and where it is now
             _ => {
@@ -389,6 +388,7 @@ mod tests {
 
     use posta::config::{DomainFate, DomainRule};
 
+    use crate::rate::Spacings;
     use crate::stage::Stage;
 
     use super::*;
@@ -425,7 +425,8 @@ mod tests {
         let mut runner = stage.runner(&events);
         assert_eq!(runner.schedule.settings.spacings.of("x.example"), None);
         let slow = DomainRule { messages_per_minute: 60, ..DomainRule::new("*", DomainFate::RelayMx) };
-        runner.hear(Event::Rules(runner.rules.clone(), Spacings::new(&[slow])));
+        let settings = Settings { spacings: Spacings::new(&[slow]), ..runner.schedule.settings.clone() };
+        runner.hear(Event::Rules(runner.rules.clone(), Box::new(settings)));
         assert_eq!(runner.schedule.settings.spacings.of("x.example"), Some(crate::schedule::SECOND));
     }
 

@@ -97,7 +97,7 @@ pub struct Schedule {
     pub(crate) bench: HashMap<usize, VecDeque<(Id, Place)>>,
     pub(crate) benched: HashSet<Id>,
     /// Destinations whose bench may have room now.
-    roomy: VecDeque<usize>,
+    pub(crate) roomy: VecDeque<usize>,
     /// Deferred messages that were due and have been put off since; whoever waits for them takes them.
     put_off: Vec<Id>,
     pub(crate) destinations: Destinations,
@@ -128,6 +128,14 @@ impl Schedule {
             crews: Default::default(),
             last_job: 0,
         }
+    }
+
+    /// New settings, after a reload: of rests, of patience and of spacings. The working set and the windows
+    /// stay as they are.
+    pub fn follow(&mut self, settings: Settings) {
+        self.resting.be_patient(settings.patience);
+        let (slots, windows) = (self.settings.slots, self.settings.windows);
+        self.settings = Settings { slots, windows, ..settings };
     }
 
     /// A message in `new/`; one that is known already is not taken twice.
@@ -172,16 +180,23 @@ impl Schedule {
             self.charge(id, destination);
             return Some((id, place));
         }
-        let (id, place) = self.next_fresh().or_else(|| self.next_waiting(now))?;
-        self.take_slot(id, place);
-        Some((id, place))
+        if let Some(id) = self.next_fresh() {
+            self.take_slot(id, Place::New);
+            return Some((id, Place::New));
+        }
+        let (id, destination) = self.next_waiting(now)?;
+        self.take_slot(id, Place::Cur);
+        // Charged already before it is open, so that no more are opened than there is room for.
+        if let Some(index) = self.destinations.find_hash(destination) {
+            self.charge(id, index);
+        }
+        Some((id, Place::Cur))
     }
 
     fn take_slot(&mut self, id: Id, place: Place) {
         if let Some(met) = &mut self.met {
             met.insert(id);
         }
-        self.resting.forget(id);
         self.deferred += usize::from(place != Place::New);
         self.slots.insert(id, Slot { place, charged: None, queued: 0 });
     }
@@ -194,46 +209,27 @@ impl Schedule {
         self.charged[destination.hand as usize] += 1;
     }
 
-    fn next_of_bench(&mut self) -> Option<(usize, (Id, Place))> {
-        for _ in 0..self.roomy.len() {
-            let destination = self.roomy.pop_front()?;
-            if !self.has_room(destination) {
-                continue;
-            }
-            let Some(&next) = self.bench.get(&destination).and_then(VecDeque::front) else {
-                self.bench.remove(&destination);
-                continue;
-            };
-            self.roomy.push_back(destination);
-            if next.1 == Place::New || self.has_room_for_deferred() {
-                self.bench.get_mut(&destination).and_then(VecDeque::pop_front)?;
-                self.benched.remove(&next.0);
-                return Some((destination, next));
-            }
-        }
-        None
-    }
-
     /// The messages that were due and have been put off since this was asked last.
     pub fn take_put_off(&mut self) -> Vec<Id> {
         std::mem::take(&mut self.put_off)
     }
 
-    fn has_room_for_deferred(&self) -> bool {
+    pub(crate) fn has_room_for_deferred(&self) -> bool {
         self.deferred < self.settings.slots.div_ceil(2)
     }
 
-    fn next_fresh(&mut self) -> Option<(Id, Place)> {
+    fn next_fresh(&mut self) -> Option<Id> {
         while let Some(id) = self.fresh.pop_front() {
             self.fresh_ids.remove(&id);
             if !self.slots.contains_key(&id) {
-                return Some((id, Place::New));
+                return Some(id);
             }
         }
         None
     }
 
-    fn next_waiting(&mut self, now: u64) -> Option<(Id, Place)> {
+    /// The next that is due and may be tried, with the hash of its destination.
+    fn next_waiting(&mut self, now: u64) -> Option<(Id, u32)> {
         if !self.has_room_for_deferred() {
             return None;
         }
@@ -243,14 +239,16 @@ impl Schedule {
                 return None;
             }
             self.waiting.remove(&(due, id, destination));
+            self.resting.remember(id, due);
             let again = if self.slots.contains_key(&id) {
                 // A hint that came late has it looked for in new/, where it will not be found.
                 Some(now + SECOND)
             } else {
-                self.resting.put_off(id, destination, due, now)
+                self.resting.put_off(id, destination, now)
             };
             match again {
-                None => return Some((id, Place::Cur)),
+                None if self.is_benched_unopened(id, destination) => {}
+                None => return Some((id, destination)),
                 Some(again) => {
                     self.waiting.insert((again, id, destination));
                     if !self.slots.contains_key(&id) {
@@ -263,7 +261,7 @@ impl Schedule {
     }
 
     /// Whether another slot may be charged to this destination.
-    fn has_room(&self, destination: usize) -> bool {
+    pub(crate) fn has_room(&self, destination: usize) -> bool {
         let slots = self.settings.slots;
         let target = &self.destinations[destination];
         target.slots < slots.div_ceil(4) && self.charged[target.hand as usize] < (slots * 3).div_ceil(4)
@@ -280,8 +278,7 @@ impl Schedule {
         if let (None, Some(&first)) = (charged, indexes.first()) {
             if !self.has_room(first) {
                 // The bench first: what stands on it keeps its destination from being forgotten.
-                self.bench.entry(first).or_default().push_back((id, place));
-                self.benched.insert(id);
+                self.sit(first, id, place);
                 self.free_slot(id);
                 return Admission::Benched;
             }
@@ -315,18 +312,26 @@ impl Schedule {
     /// A message leaves the working set for good.
     pub fn forget(&mut self, id: Id) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.held.remove(&id);
+    }
+
+    /// A message was not where it was looked for: a hint that came late. Wherever it is known to be it stays.
+    pub fn not_there(&mut self, id: Id) {
+        self.free_slot(id);
     }
 
     /// A message leaves the working set and waits until `due`.
     pub fn defer(&mut self, id: Id, due: u64, destination: u32) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.waiting.insert((due, id, destination));
     }
 
     /// A message leaves the working set and is not to be tried until released.
     pub fn hold(&mut self, id: Id) {
         self.free_slot(id);
+        self.resting.forget(id);
         self.held.insert(id);
     }
 
@@ -341,19 +346,12 @@ impl Schedule {
             self.wake_bench(index);
             if self.charged[hand] + 1 == (self.settings.slots * 3).div_ceil(4) {
                 // The whole hand was out of room: any bench of it may go on.
-                let others: Vec<usize> = self.bench.keys().copied().filter(|d| *d != index).collect();
-                others.into_iter().for_each(|d| self.wake_bench(d));
+                self.wake_other_benches(index);
             }
         }
         let suspects = self.crews.iter().flat_map(|crew| &crew.suspects);
         self.destinations
             .sweep(|| self.bench.keys().copied().chain(suspects.map(|s| s.destination)).collect());
-    }
-
-    fn wake_bench(&mut self, destination: usize) {
-        if self.bench.contains_key(&destination) && !self.roomy.contains(&destination) {
-            self.roomy.push_back(destination);
-        }
     }
 
     /// Takes a message out of those that wait or are held, and gives it a slot even if there is none
@@ -631,7 +629,7 @@ mod tests {
             s.job_ended(job.number, Hand::Remote, Ending::Unreachable, "connection refused", NOW);
         }
         // What waits for its turn waits no longer: none of it is tried before the rest is over.
-        let withdrawn = s.withdraw_from("dead");
+        let withdrawn = s.withdraw_from("dead", NOW);
         assert_eq!(withdrawn.len(), 90);
         (0..100).for_each(|n| s.defer(id(n), NOW + SECOND, dead));
         s.found_waiting(id(500), NOW, 7);
@@ -640,6 +638,49 @@ mod tests {
         // The probe.
         assert!(s.next_open(NOW + 60 * SECOND).is_some());
         assert_eq!(s.next_open(NOW + 60 * SECOND), None);
+    }
+
+    #[test]
+    fn a_heap_for_one_relay_is_opened_once() {
+        let mut s = schedule(400, 1000);
+        let relay = crate::destination::hash("relay");
+        // The destination is known, by a message that was tried.
+        s.add_fresh(id(9_999));
+        open_all(&mut s, NOW, |_| (Hand::Remote, "relay".into()));
+        (0..1000).for_each(|n| s.found_waiting(id(n), NOW, relay));
+        let mut opened = 0;
+        for _ in 0..2000 {
+            // All that may be opened are, before the first of them is.
+            let asked: Vec<_> = std::iter::from_fn(|| s.next_open(NOW)).collect();
+            opened += asked.iter().filter(|(_, place)| *place == Place::Cur).count();
+            for (i, _) in asked {
+                assert_ne!(s.admit(i, part(Hand::Remote, "relay"), false, NOW), Admission::Benched);
+            }
+            let Some(job) = s.next_job(NOW) else { break };
+            s.job_ended(job.number, Hand::Remote, Ending::Reached, "", NOW);
+            s.forget(job.id);
+        }
+        assert_eq!(s.counts(), [0; 4]);
+        assert_eq!(opened, 1000);
+    }
+
+    #[test]
+    fn a_heap_for_a_relay_that_is_dead_again_waits_unopened() {
+        let mut s = schedule(400, 1000);
+        let relay = crate::destination::hash("relay");
+        (0..1000).for_each(|n| s.found_waiting(id(n), NOW, relay));
+        open_all(&mut s, NOW, |_| (Hand::Remote, "relay".into()));
+        let tried = jobs(&mut s, NOW);
+        for job in &tried {
+            s.job_ended(job.number, Hand::Remote, Ending::Unreachable, "refused", NOW);
+            s.defer(job.id, NOW + 300 * SECOND, relay);
+        }
+        for job in s.withdraw_from("relay", NOW) {
+            s.defer(job.id, NOW + 300 * SECOND, relay);
+        }
+        assert_eq!(s.next_open(NOW), None);
+        assert_eq!(s.counts(), [0, 0, 1000, 0]);
+        assert_eq!(s.next_open(NOW + 60 * SECOND).map(|(_, place)| place), Some(Place::Cur));
     }
 
     #[test]

@@ -57,18 +57,26 @@ pub fn history(config: &Config) -> Keep {
 
 /// What the schedule is told.
 pub fn schedule(config: &Config) -> schedule::Settings {
-    let rest = micros(config.queue.first_retry).min(60 * schedule::SECOND);
     let windows = [LOCAL_WINDOW, config.remote.max_connections_per_destination];
-    // Put off no longer than the most impatient rule allows.
     let rules = rules(config);
-    let paces = rules.special.iter().map(|special| special.pace).chain([rules.usual]);
-    let patience = paces.map(|pace| pace.longest_retry.max(pace.first_retry).min(pace.give_up)).min();
-    let patience = patience.unwrap_or(rules.usual.give_up);
     schedule::Settings {
         slots: config.queue.slots,
         windows,
-        rest,
-        patience,
+        rest: rest(&rules),
+        patience: patience(&rules),
         spacings: Spacings::new(&config.domains),
     }
+}
+
+/// How long a destination that can't be reached rests.
+pub fn rest(rules: &Rules) -> u64 {
+    rules.usual.first_retry.min(60 * schedule::SECOND)
+}
+
+/// How long mail is put off for a destination that is left alone: no longer than the most impatient
+/// rule allows.
+pub fn patience(rules: &Rules) -> u64 {
+    let paces = rules.special.iter().map(|special| special.pace).chain([rules.usual]);
+    let patience = paces.map(|pace| pace.longest_retry.max(pace.first_retry).min(pace.give_up)).min();
+    patience.unwrap_or(rules.usual.give_up)
 }

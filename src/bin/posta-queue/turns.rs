@@ -231,11 +231,10 @@ impl Schedule {
 
     /// Takes back what is queued for a destination: it is not to be tried now. What is to be tried alone
     /// keeps its turn.
-    pub fn withdraw_from(&mut self, name: &str) -> Vec<Job> {
-        let Some(destination) = self.destinations.iter_mut().find(|d| d.name == name) else {
-            return Vec::new();
-        };
-        let withdrawn = std::mem::take(&mut destination.queue);
+    pub fn withdraw_from(&mut self, name: &str, now: u64) -> Vec<Job> {
+        let Some(index) = self.destinations.find(name) else { return Vec::new() };
+        self.clear_bench(index, now);
+        let withdrawn = std::mem::take(&mut self.destinations[index].queue);
         for job in &withdrawn {
             if let Some(slot) = self.slots.get_mut(&job.id) {
                 slot.queued -= 1;

@@ -11,6 +11,7 @@ use posta::mail::status::{Fate, Status};
 
 use posta::courier::request::Target as Where;
 
+use posta::route::NoRoute;
 use posta::spool::Record;
 
 use crate::bounce::Notice;
@@ -29,20 +30,41 @@ impl Rules {
     /// Gives up what is too old; gives the numbers of those targets.
     pub fn expire(&self, message: &mut Message, now: u64) -> Vec<u32> {
         let age = now.saturating_sub(message.entry.envelope.arrived);
-        if age >= self.usual.give_up {
-            self.give_up_unresolved(message, TOO_OLD, TOO_LONG, now);
-        }
+        let paces = self.of_unresolved(message);
+        let is_old = |at: usize| age >= paces[at].give_up;
+        self.give_up_unresolved(message, TOO_OLD, TOO_LONG, now, is_old);
         self.give_up(message, TOO_OLD, TOO_LONG, now, |target| age >= self.of(target).give_up)
     }
 
     /// Every target that is not final fails for good, with this reason before the last one.
     pub fn give_up_all(&self, message: &mut Message, status: Status, why: &str, now: u64) -> Vec<u32> {
-        self.give_up_unresolved(message, status, why, now);
+        self.give_up_unresolved(message, status, why, now, |_| true);
         self.give_up(message, status, why, now, |_| true)
     }
 
-    fn give_up_unresolved(&self, message: &mut Message, status: Status, why: &str, now: u64) {
-        for (n, no_route) in std::mem::take(&mut message.unresolved) {
+    /// The paces of those who lead nowhere yet, in their order.
+    fn of_unresolved(&self, message: &Message) -> Vec<Pace> {
+        let recipients = &message.entry.envelope.recipients;
+        let pace = |(n, why): &(u32, NoRoute)| {
+            let named = recipients.get(*n as usize);
+            named.map_or(self.usual, |named| self.of_address(&named.address, Some(why.status)))
+        };
+        message.unresolved.iter().map(pace).collect()
+    }
+
+    /// Of those who lead nowhere yet, by their place, these are given up.
+    fn give_up_unresolved(
+        &self,
+        message: &mut Message,
+        status: Status,
+        why: &str,
+        now: u64,
+        which: impl Fn(usize) -> bool,
+    ) {
+        let (given_up, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut message.unresolved).into_iter().enumerate().partition(|(at, _)| which(*at));
+        message.unresolved = kept.into_iter().map(|(_, kept)| kept).collect();
+        for (_, (n, no_route)) in given_up {
             let text = format!("{why}; last: {no_route}");
             crate::ingest::settle(message, n, News::ours(status, text), now);
         }
@@ -144,7 +166,8 @@ impl Rules {
             (0..).zip(&message.targets).filter(|(_, t)| is_late(t)).map(|(n, _)| n).collect();
         let astray = message.unresolved.iter().filter(|(n, _)| wants(*n));
         let astray: Vec<_> = astray.filter_map(|(n, why)| message.reported_astray(*n, why)).collect();
-        let give_up = message.targets.iter().filter(|t| is_late(t)).map(|t| self.of(t).give_up).min();
+        let give_up = message.targets.iter().filter(|t| is_late(t)).map(|t| self.of(t).give_up);
+        let give_up = give_up.chain(self.of_unresolved(message).iter().map(|pace| pace.give_up)).min();
         let until = Some(envelope.arrived.saturating_add(give_up.unwrap_or(self.usual.give_up)));
         message.warned = true;
         message.unsaved.push(Record::Warned { at: now });
@@ -186,7 +209,7 @@ impl Rules {
             now.saturating_add(pace.pause(message.attempts, random)).min(expires.max(now))
         };
         let open = message.targets.iter().filter(|t| !t.is_final()).map(|t| due(self.of(t)));
-        let unresolved = message.unresolved.iter().map(|_| due(self.usual));
+        let unresolved = self.of_unresolved(message).into_iter().map(due);
         let first = open.chain(unresolved).min().unwrap_or(now);
         End::Wait(first, message.waits_for())
     }
@@ -239,8 +262,6 @@ fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>)
 #[cfg(test)]
 mod tests {
     use posta::courier::request::Hop;
-
-    use posta::route::NoRoute;
 
     use crate::message::tests::sample;
     use crate::pace::Special;
@@ -340,6 +361,22 @@ mod tests {
         let recipients: Vec<_> =
             told[0].recipients.iter().map(|r| (r.address.to_string(), r.action)).collect();
         assert_eq!((told.len(), recipients), (1, vec![("a@one".to_string(), Action::Delayed)]));
+    }
+
+    #[test]
+    fn who_leads_nowhere_yet_has_the_pace_of_his_domain_too() {
+        let pace = Pace { give_up: 10 * MINUTE, first_retry: MINUTE, longest_retry: MINUTE };
+        let special = Special { domain: "one".into(), status: "4.3".into(), pace };
+        let rules = tests::rules(vec![special]);
+        let mut message = sample("s@x", &[("a@one", ""), ("b@two", "")]);
+        message.targets.clear();
+        let no_route = NoRoute { status: Status::new(4, 3, 5), text: "a table is dead".into() };
+        message.unresolved = vec![(0, no_route.clone()), (1, no_route)];
+        let End::Wait(due, _) = rules.next_attempt(&mut message, ARRIVED) else { panic!() };
+        assert!(due < ARRIVED + 2 * MINUTE, "{due}");
+        assert!(rules.expire(&mut message, ARRIVED + 10 * MINUTE).is_empty());
+        assert_eq!((message.unresolved.len(), message.unresolved[0].0), (1, 1));
+        assert_eq!(message.targets[0].news.as_ref().map(|news| news.status), Some(TOO_OLD));
     }
 
     #[test]

@@ -37,21 +37,23 @@ pub fn start(
 ) -> std::io::Result<()> {
     // Opened before the first scan: what comes in after the scan has passed it leaves a hint.
     let trigger = Trigger::open(trigger)?;
-    let drop = DropFolder { spool: spool.clone(), porter: porter.clone() };
+    let drop = DropFolder { spool: spool.clone(), porter };
     // Before the first word to the runner, who delivers at once.
-    if let Err(error) = drop.each(|id| porter.finish(id)) {
+    if let Err(error) = drop.each(|id| drop.porter.finish(id)) {
         log::error!("drop/ could not be scanned: {error}");
     }
-    let scan = FirstScan { spool: spool.clone(), events: events.clone(), batch: Vec::new() };
+    let (first, told) = (drop.clone(), events.clone());
+    let scan = FirstScan { spool: spool.clone(), drop: first, events: told, batch: Vec::new() };
     let watch = Watch { spool, trigger, drop, events, before: HashSet::new(), partial: Vec::new() };
     std::thread::Builder::new().name("scan".into()).spawn(move || scan.run())?;
     std::thread::Builder::new().name("watch".into()).spawn(move || watch.run())?;
     Ok(())
 }
 
-/// The scan of the start.
+/// The scan of the start. A runner that has gone meanwhile hears nothing of it, and needs nothing.
 struct FirstScan {
     spool: Arc<Spool>,
+    drop: DropFolder,
     events: Sender<Event>,
     batch: Vec<(Id, u64, u32, bool)>,
 }
@@ -66,7 +68,8 @@ impl FirstScan {
         let _ = self.events.send(Event::Scanned);
     }
 
-    /// `new/` before `cur/`, since messages move that way.
+    /// `new/` before `cur/`, since messages move that way; what users have dropped in between, so that a
+    /// single pass (`-1`) knows of it before it ends. It keeps its id.
     fn scan(&mut self) -> Result<(), SpoolError> {
         let mut batch = Vec::new();
         self.spool.scan_new_at_start(&mut |id| {
@@ -76,6 +79,13 @@ impl FirstScan {
             }
         })?;
         let _ = self.events.send(Event::Fresh(batch));
+        let fetched = self.drop.each(|id| {
+            self.drop.porter.fetch(id);
+            let _ = self.events.send(Event::Fresh(vec![id]));
+        });
+        if let Err(error) = fetched {
+            log::error!("drop/ could not be scanned: {error}");
+        }
         let spool = self.spool.clone();
         spool.scan_aside(&mut |aside| {
             let held = aside.place == Place::Hold;
@@ -94,6 +104,7 @@ impl FirstScan {
 }
 
 /// `drop/`, as it is scanned.
+#[derive(Clone)]
 struct DropFolder {
     spool: Arc<Spool>,
     porter: Porter,
@@ -125,9 +136,6 @@ struct Watch {
 
 impl Watch {
     fn run(mut self) {
-        if let Err(error) = self.drop.fetch_all() {
-            log::error!("drop/ could not be scanned: {error}");
-        }
         let mut next_scan = Instant::now() + SCAN_EVERY;
         loop {
             let left = next_scan.saturating_duration_since(Instant::now());
@@ -205,6 +213,7 @@ impl Watch {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use crate::porter::tests::porter;
     use crate::stage::Stage;
 
     use super::*;
@@ -219,7 +228,9 @@ mod tests {
         drop(stage.spool.set_aside(&entry, &[]).unwrap());
         stage.spool.move_to(torn, Place::Cur, Place::New).unwrap();
         let (events, heard) = channel();
-        FirstScan { spool: stage.spool.clone(), events, batch: Vec::new() }.run();
+        let spool = stage.spool.clone();
+        let drop = DropFolder { spool: spool.clone(), porter: porter(&stage) };
+        FirstScan { spool, drop, events, batch: Vec::new() }.run();
         let (mut fresh, mut aside) = (Vec::new(), Vec::new());
         for event in heard {
             match event {

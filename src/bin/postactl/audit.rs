@@ -127,6 +127,14 @@ impl Course {
             && let Some((_, rest)) = rest.split_once(", status=")
         {
             let word = rest.split(' ').next().unwrap_or_default();
+            // An alias that could not be looked up leads somewhere by now.
+            if let Some((_, from)) = text.split_once(", orig_to=<")
+                && let Some((from, _)) = from.split_once('>')
+                && from != to
+                && self.recipients.get(from).is_some_and(|word| word == "deferred")
+            {
+                self.recipients.remove(from);
+            }
             self.recipients.insert(to.to_string(), word.to_string());
         }
     }
@@ -194,6 +202,9 @@ mod tests {
         assert_eq!(end(&[TAKEN, SENT, LATE, NEVER, "removed"], false), End::Bounced);
         assert_eq!(end(&[TAKEN, LATE, "deleted by the administrator", "removed"], false), End::Discarded);
         assert_eq!(end(&[TAKEN, SENT, LATE], true), End::Queued);
+        let astray = "to=<staff@x>, relay=none, delay=1, dsn=4.3.5, status=deferred (a table is dead)";
+        let found = "to=<b@y>, orig_to=<staff@x>, relay=local, delay=9, dsn=2.0.0, status=sent (stored)";
+        assert_eq!(end(&[TAKEN, astray, found, "removed"], false), End::Delivered);
         for lines in [&[TAKEN, SENT][..], &[TAKEN, SENT, LATE, "removed"], &[TAKEN, "removed"]] {
             assert!(matches!(end(lines, false), End::Unclear(_)), "{lines:?}");
         }
