@@ -77,6 +77,7 @@ pub struct Clerks {
 #[derive(Debug)]
 enum Order {
     File(Box<Task>),
+    Close(Arc<Entry>),
     SyncJournals,
 }
 
@@ -100,8 +101,20 @@ impl Clerks {
 
     /// Files a task; `false` if there is no clerk any more.
     pub fn file(&self, task: Task) -> bool {
-        let name = task.entry.id.as_str().bytes().fold(0_usize, |sum, b| sum + usize::from(b));
-        self.lines[name % THREADS].send(Order::File(Box::new(task))).is_ok()
+        self.line(task.entry.id).send(Order::File(Box::new(task))).is_ok()
+    }
+
+    /// Whose messages of this name are.
+    fn line(&self, id: Id) -> &Sender<Order> {
+        let name = id.as_str().bytes().fold(0_usize, |sum, b| sum + usize::from(b));
+        &self.lines[name % THREADS]
+    }
+
+    /// Closes a message. The last to close a file that is removed gives its blocks back, and may wait
+    /// for the disk.
+    pub fn close(&self, entry: Arc<Entry>) {
+        // A clerk that is gone has said so; the file is closed here then.
+        let _ = self.line(entry.id).send(Order::Close(entry));
     }
 
     /// Makes everything noted so far durable.
@@ -119,6 +132,7 @@ fn work(spool: &Spool, bouncer: &Bouncer, orders: &Receiver<Order>, events: &Sen
                     log::error!("journals could not be synced: {error}; a crash now may repeat deliveries");
                 }
             }
+            Order::Close(entry) => drop(entry),
             Order::File(task) => {
                 if events.send(Event::Filed(file(spool, bouncer, *task))).is_err() {
                     return;
