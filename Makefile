@@ -6,6 +6,7 @@
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed, into contrib/bench/RESULTS
+#   make bench-counts   counts instructions per message, and compares with contrib/bench/counts
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
 PREFIX  = /usr/local
@@ -54,6 +55,11 @@ packages:
 
 bench: all
 	contrib/bench/bench
+
+bench-counts: headers
+	contrib/packages valgrind=valgrind
+	$(CARGO) build --release --locked --example hot-paths
+	contrib/bench/count
 
 SECONDS = 60
 fuzz:
@@ -109,4 +115,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench fuzz install deb uninstall
+.PHONY: all run check headers packages bench bench-counts fuzz install deb uninstall
