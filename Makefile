@@ -6,6 +6,7 @@
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed, into contrib/bench/RESULTS
+#   make bench-counts   counts instructions per message, and compares with contrib/bench/counts
 #   make soak       besieges a whole posta, round after round, for MINUTES=n
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all, and INPUTS=n to others beside us
 
@@ -55,6 +56,11 @@ packages:
 
 bench: all
 	contrib/bench/bench
+
+bench-counts: headers
+	contrib/packages valgrind=valgrind
+	$(CARGO) build --release --locked --example hot-paths
+	contrib/bench/count
 
 # "make check" has a short one. The same SEED makes the attackers' chance the same.
 MINUTES = 10
@@ -117,4 +123,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench soak fuzz install deb uninstall
+.PHONY: all run check headers packages bench bench-counts soak fuzz install deb uninstall

@@ -52,7 +52,7 @@ pub struct Field<'a>(pub &'a str);
 
 impl Display for Field<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        escape(f, self.0, "<>[],; \"")
+        escape(f, self.0, &['<', '>', '[', ']', ',', ';', ' ', '"'])
     }
 }
 
@@ -62,18 +62,23 @@ pub struct Said<'a>(pub &'a str);
 
 impl Display for Said<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        escape(f, self.0, ";")
+        escape(f, self.0, &[';'])
     }
 }
 
-fn escape(f: &mut Formatter<'_>, text: &str, ends: &str) -> fmt::Result {
+fn escape(f: &mut Formatter<'_>, text: &str, ends: &[char]) -> fmt::Result {
     let cut = &text[..text.floor_char_boundary(MAX_TEXT)];
-    for c in cut.chars() {
-        match c {
-            c if ends.contains(c) => write!(f, "\\x{:02x}", u32::from(c))?,
-            c => write!(Line(f), "{c}")?,
+    let mut rest = cut;
+    while let Some(at) = rest.find(ends) {
+        let (plain, found) = rest.split_at(at);
+        Line(f).write_str(plain)?;
+        let mut found = found.chars();
+        if let Some(end) = found.next() {
+            write!(f, "\\x{:02x}", u32::from(end))?;
         }
+        rest = found.as_str();
     }
+    Line(f).write_str(rest)?;
     if cut.len() < text.len() { f.write_str("...") } else { Ok(()) }
 }
 
@@ -196,7 +201,7 @@ impl Display for Delivery<'_> {
             write!(f, "orig_to=<{}>, ", Field(self.orig_to))?;
         }
         f.write_str("relay=")?;
-        escape(f, if self.relay.is_empty() { "none" } else { self.relay }, "<>,; ")?;
+        escape(f, if self.relay.is_empty() { "none" } else { self.relay }, &['<', '>', ',', ';', ' '])?;
         write!(f, ", delay={}", Seconds(self.delay))?;
         if let Some([before, queue, connection, transmission]) = self.delays.map(|delays| delays.map(Seconds))
         {
@@ -208,7 +213,7 @@ impl Display for Delivery<'_> {
             Fate::Never => "bounced",
         };
         write!(f, ", dsn={}, status={word} (", self.status)?;
-        escape(f, self.text, "")?;
+        escape(f, self.text, &[])?;
         f.write_str(")")
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`entry`] has the words, so that every program says the same thing in the same way and the tools
 //! that read Postfix's log understand it. [`sink`] is the door to env_logger: where lines go, and
-//! in what dress. [`history`] keeps what became of each message. [`flight`] is the memory of a session,
-//! which [`sessions`] keeps where something went wrong.
+//! in what dress; [`together`] writes many of them at once. [`history`] keeps what became of each
+//! message. [`flight`] is the memory of a session, which [`sessions`] keeps where something went wrong.
 //! [`count`] are the counters behind `postactl metrics`.
 
 pub mod collect;
@@ -13,3 +13,4 @@ pub mod flight;
 pub mod history;
 pub mod sessions;
 pub mod sink;
+pub mod together;

@@ -17,6 +17,7 @@ use log::{Level, LevelFilter, Record};
 use crate::config::LogTo;
 
 use super::entry::Line;
+use super::together::Stderr;
 
 /// Most bytes of a record with its dress: what a pipe takes in one piece (pipe(7)).
 pub const MAX_RECORD: usize = 4096;
@@ -35,7 +36,7 @@ pub fn start(program: &str, to: LogTo, level: LevelFilter) {
     };
     let door: Box<dyn Write + Send> = match to {
         LogTo::Syslog => Box::new(Syslog::new(DEV_LOG.into())),
-        LogTo::Stderr => Box::new(io::stderr()),
+        LogTo::Stderr => Box::new(Stderr),
     };
     let name = format!("{program}[{}]", std::process::id());
     let _already_started = env_logger::Builder::new()

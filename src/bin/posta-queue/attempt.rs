@@ -281,7 +281,9 @@ impl Runner {
 
     /// An open message leaves the working set.
     fn leaves(&mut self, id: Id) {
-        self.messages.remove(&id);
+        if let Some(message) = self.messages.remove(&id) {
+            self.clerks.close(message.entry);
+        }
         self.left(id);
         if let Some(wish) = self.wishes.remove(&id) {
             // Asked for while it was being filed.

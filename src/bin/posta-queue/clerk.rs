@@ -71,8 +71,14 @@ pub struct Filed {
 /// The threads.
 #[derive(Debug)]
 pub struct Clerks {
-    lines: Vec<Sender<Box<Task>>>,
+    lines: Vec<Sender<Order>>,
     syncs: Sender<()>,
+}
+
+#[derive(Debug)]
+enum Order {
+    File(Box<Task>),
+    Close(Arc<Entry>),
 }
 
 impl Clerks {
@@ -98,8 +104,20 @@ impl Clerks {
 
     /// Files a task; `false` if there is no clerk any more.
     pub fn file(&self, task: Task) -> bool {
-        let name = task.entry.id.as_str().bytes().fold(0_usize, |sum, b| sum + usize::from(b));
-        self.lines[name % THREADS].send(Box::new(task)).is_ok()
+        self.line(task.entry.id).send(Order::File(Box::new(task))).is_ok()
+    }
+
+    /// Whose messages of this name are.
+    fn line(&self, id: Id) -> &Sender<Order> {
+        let name = id.as_str().bytes().fold(0_usize, |sum, b| sum + usize::from(b));
+        &self.lines[name % THREADS]
+    }
+
+    /// Closes a message. The last to close a file that is removed gives its blocks back, and may wait
+    /// for the disk.
+    pub fn close(&self, entry: Arc<Entry>) {
+        // A clerk that is gone has said so; the file is closed here then.
+        let _ = self.line(entry.id).send(Order::Close(entry));
     }
 
     /// Makes everything durable whose filing has come back. A slow disk holds up no clerk.
@@ -109,10 +127,15 @@ impl Clerks {
     }
 }
 
-fn work(spool: &Spool, bouncer: &Bouncer, tasks: &Receiver<Box<Task>>, events: &Sender<Event>) {
-    for task in tasks {
-        if events.send(Event::Filed(file(spool, bouncer, *task))).is_err() {
-            return;
+fn work(spool: &Spool, bouncer: &Bouncer, orders: &Receiver<Order>, events: &Sender<Event>) {
+    for order in orders {
+        match order {
+            Order::Close(entry) => drop(entry),
+            Order::File(task) => {
+                if events.send(Event::Filed(file(spool, bouncer, *task))).is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use posta::courier::order::{Answer, Failure, Order};
 use posta::courier::report::Report;
 
 use posta::logbook::history::History;
+use posta::logbook::together::together;
 
 use posta::spool::{Place, SpoolError};
 
@@ -188,12 +189,13 @@ impl Runner {
     pub fn run(mut self, events: &Receiver<Event>) {
         loop {
             notify::alive();
-            match events.recv_timeout(self.patience(now())) {
-                Ok(event) => self.hear(event),
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match events.recv_timeout(self.patience(now())) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            for event in events.try_iter().take(GULP) {
+            };
+            let _lines = together();
+            for event in first.into_iter().chain(events.try_iter().take(GULP)) {
                 self.hear(event);
             }
             if self.terminating && !self.is_busy() {
