@@ -11,6 +11,7 @@ use posta::unix::sysexits;
 use posta::courier::order::{Answer, Order};
 
 use posta::config::Config;
+use posta::logbook::left;
 
 use posta::net::orders;
 
@@ -52,10 +53,10 @@ fn left(folder: &Path) -> Result<String, Refusal> {
     };
     let mut text = String::new();
     for entry in listed {
-        let path = entry.map_err(fault)?.path();
-        // One that is just being written has such a name.
-        if path.extension().is_none() {
-            text += &fs::read_to_string(&path).map_err(fault)?;
+        let name = entry.map_err(fault)?.file_name();
+        // One that is just being written has a dot in its name.
+        if let Some(name) = name.to_str().filter(|name| !name.contains('.')) {
+            text += &left::read(folder, name).map_err(fault)?;
         }
     }
     Ok(text)
@@ -67,4 +68,24 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut written = fs::File::create(&new)?;
     written.write_all(text.as_bytes())?;
     fs::rename(&new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What is written for the collector, anybody may read.
+    #[test]
+    fn a_program_that_was_taken_over_has_nothing_read_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, secret) = (root.path().join("counters"), root.path().join("secret"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("posta-smtpd"), "posta_x 1\n").unwrap();
+        assert_eq!(left(&folder).ok().as_deref(), Some("posta_x 1\n"));
+        fs::write(&secret, "secret").unwrap();
+        symlink(&secret, folder.join("posta-other")).unwrap();
+        assert!(left(&folder).is_err_and(|refusal| refusal.1.contains("link")));
+    }
 }
