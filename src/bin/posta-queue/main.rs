@@ -18,6 +18,7 @@ mod destination;
 mod dispatch;
 mod forward;
 mod ingest;
+mod lines;
 mod listed;
 mod message;
 mod pace;
@@ -69,6 +70,7 @@ use crate::clerk::Clerks;
 use crate::desk::Desk;
 use crate::destination::Hand;
 use crate::ingest::{Ingest, SharedRouter};
+use crate::lines::Door;
 use crate::porter::Porter;
 use crate::runner::{Event, Runner};
 use crate::schedule::Schedule;
@@ -219,7 +221,7 @@ fn run(
     }
     let most = config.smtpd.max_message_size;
     let porter = Porter { spool: spool.clone(), committer, hostname, most, busy: Arc::new(Mutex::new(())) };
-    porter.clone().serve(sockets.drop).map_err(os)?;
+    Door::new(porter.clone()).open(sockets.drop).map_err(os)?;
     let desk = Desk {
         spool: spool.clone(),
         router: router.clone(),
