@@ -126,6 +126,23 @@ fn what_is_lacking_is_told_with_its_test() {
     rows.iter().for_each(|row| has_its_tests(row));
 }
 
+#[test]
+fn what_is_promised_is_told_with_its_test() {
+    let text = text(&root().join("man/posta-security.7"));
+    let programs = text.split(".Ss What each program may do").nth(1).unwrap();
+    let (programs, promises) = programs.split_once(".Ss What is promised").unwrap();
+    for program in self::programs().iter().filter(|name| !["postactl", "sendmail"].contains(&name.as_str())) {
+        assert!(
+            programs.contains(&format!(".It Xr {program} 8")),
+            "{program}: nothing is said of its rights"
+        );
+    }
+    has_its_tests(programs);
+    let promises: Vec<&str> = promises.split("\n.El\n").next().unwrap().split("\n.It\n").skip(1).collect();
+    assert!(promises.len() >= 10, "{promises:?}");
+    promises.iter().for_each(|promise| has_its_tests(promise));
+}
+
 /// A promise of a page names the tests that hold us to it, in lines of comment, and they are there.
 fn has_its_tests(promise: &str) {
     let tests: Vec<&str> = promise.lines().filter_map(|line| line.strip_prefix(".\\\" test: ")).collect();

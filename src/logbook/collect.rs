@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::count::{RECEIVING, SENDING};
+use super::left;
 
 /// What the queue runner has counted, whether it was there to be asked, and what the others have left in
 /// their folders below `run`.
@@ -28,10 +29,10 @@ fn left(folder: &Path) -> io::Result<String> {
     };
     let mut text = String::new();
     for entry in listed {
-        let path = entry?.path();
-        // One that is just being written has such a name.
-        if path.extension().is_none() {
-            text += &fs::read_to_string(&path)?;
+        let name = entry?.file_name();
+        // One that is just being written has a dot in its name.
+        if let Some(name) = name.to_str().filter(|name| !name.contains('.')) {
+            text += &left::read(folder, name)?;
         }
     }
     Ok(text)
@@ -55,10 +56,7 @@ mod tests {
     fn counters_come_together_and_a_file_is_replaced_whole() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();
-        assert_eq!(
-            all(None, run).unwrap(),
-            "# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 0\n"
-        );
+        assert_eq!(all(None, run).unwrap(), "# TYPE posta_up gauge\nposta_up{program=\"posta-queue\"} 0\n");
         for folder in [RECEIVING, SENDING] {
             fs::create_dir(run.join(folder)).unwrap();
         }
@@ -72,5 +70,17 @@ mod tests {
         write(&file, &text).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    /// What is written for the collector, anybody may read.
+    #[test]
+    fn a_program_that_was_taken_over_has_nothing_read_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, secret) = (root.path().join("counters"), root.path().join("secret"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("posta-smtpd"), "posta_x 1\n").unwrap();
+        assert_eq!(left(&folder).ok().as_deref(), Some("posta_x 1\n"));
+        fs::write(&secret, "secret").unwrap();
+        std::os::unix::fs::symlink(&secret, folder.join("posta-other")).unwrap();
+        assert!(left(&folder).is_err_and(|fault| fault.to_string().contains("link")));
     }
 }

@@ -4,13 +4,15 @@
 //! that read Postfix's log understand it. [`sink`] is the door to env_logger: where lines go, and
 //! in what dress; [`together`] writes many of them at once. [`history`] keeps what became of each
 //! message. [`flight`] is the memory of a session, which [`sessions`] keeps where something went wrong.
-//! [`count`] are the counters behind `postactl metrics`.
+//! [`count`] are the counters behind `postactl metrics`, which [`collect`] brings together; [`left`] reads
+//! what programs have left.
 
 pub mod collect;
 pub mod count;
 pub mod entry;
 pub mod flight;
 pub mod history;
+pub mod left;
 pub mod sessions;
 pub mod sink;
 pub mod together;

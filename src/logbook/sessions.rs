@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::mail::id::Id;
 
+use super::left;
+
 /// The folder below `run` of sessions with clients, which posta-smtpd keeps.
 pub const RECEIVING: &str = "sessions";
 /// The folder below `run` of sessions with servers, which posta-remote keeps.
@@ -89,9 +91,9 @@ pub fn make(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
 
 /// A session that is kept; none if there is no such.
 pub fn read(folder: &Path, id: Id) -> io::Result<Option<String>> {
-    match fs::read(folder.join(id.as_str())) {
+    match left::read(folder, id.as_str()) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        text => text.map(|text| Some(String::from_utf8_lossy(&text).into_owned())),
+        text => text.map(Some),
     }
 }
 

@@ -6,12 +6,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use crate::unix::threads::{Arc, AtomicUsize, Builder, Ordering};
 
 /// How big a pool is.
 #[derive(Debug, Clone)]
@@ -119,7 +118,7 @@ impl<W: Work> Crew<W> {
             return;
         }
         let crew = Arc::clone(self);
-        let builder = thread::Builder::new().name(self.size.name.to_string()).stack_size(self.size.stack);
+        let builder = Builder::new().name(self.size.name.to_string()).stack_size(self.size.stack);
         if let Err(error) = builder.spawn(move || crew.serve()) {
             self.all.fetch_sub(1, Ordering::SeqCst);
             log::warn!("cannot start another thread: {error}; some sessions wait longer");
@@ -193,6 +192,7 @@ fn words_of(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::thread;
     use std::time::Instant;
 
     use super::*;

@@ -99,14 +99,19 @@ impl Stream {
         Stream::unix(OwnedFd::from(socket).into())
     }
 
-    /// Turns to TLS as the server, which includes the whole handshake, by the stream's deadline. The
+    /// Turns to TLS as the server. `false`: the client's next piece of the handshake has not come by the
+    /// stream's deadline; to be called again when there is something to read, until `latest`. The
     /// caller has taken care that nothing the client sent before is still in its own buffer: it would
     /// pass for a word under TLS (RFC 3207 6, CVE-2011-0411). After an error the connection is of no
     /// use any more.
-    pub fn secure(&mut self, certificates: &Certificates) -> Result<(), TlsFault> {
-        let carrier = self.plain()?;
-        self.way = Way::Secured(Box::new(certificates.accept(carrier)?));
-        Ok(())
+    pub fn secure(&mut self, certificates: &Certificates, latest: Instant) -> Result<bool, TlsFault> {
+        if let Way::Plain(carrier) = &self.way {
+            self.way = Way::Secured(Box::new(certificates.begin(carrier.clone())?));
+        }
+        match &mut self.way {
+            Way::Secured(layer) => layer.accept(latest),
+            Way::Plain(_) => Ok(false),
+        }
     }
 
     /// Turns to TLS as the client of `host`, a name or an address, by the stream's deadline; tells how sure
@@ -134,7 +139,7 @@ impl Stream {
     pub fn security(&self) -> Option<&Security> {
         match &self.way {
             Way::Plain(_) => None,
-            Way::Secured(layer) => Some(layer.security()),
+            Way::Secured(layer) => layer.security(),
         }
     }
 

@@ -198,7 +198,7 @@ mod tests {
             for _ in 0..sessions {
                 let mut stream = Stream::tcp(listener.accept().unwrap().0).unwrap();
                 stream.set_deadline(in_a_minute());
-                if stream.secure(&certificates).is_err() {
+                if stream.secure(&certificates, Instant::now() + Duration::from_secs(60)).is_err() {
                     continue;
                 }
                 let mut line = [0; 4];

@@ -2,6 +2,7 @@
 //! agreed on, and the goodbye.
 
 use std::io::{self, Read, Write};
+use std::time::Instant;
 
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -91,19 +92,37 @@ impl Write for Pausing {
     }
 }
 
-/// TLS, established.
+/// TLS, established or, on the server's side, about to be.
 #[derive(Debug)]
 pub(super) struct Layer {
     stream: SslStream<Pausing>,
-    security: Security,
+    /// None before the end of the handshake.
+    security: Option<Security>,
 }
 
 impl Layer {
-    /// The server's handshake.
-    pub fn accept(ssl: Ssl, carrier: Carrier) -> Result<Layer, TlsFault> {
-        let mut stream = SslStream::new(ssl, Pausing(carrier))?;
-        stream.accept().map_err(|error| fault(error, stream.ssl()))?;
-        Ok(Layer::established(stream))
+    /// Before the server's handshake.
+    pub fn begin(ssl: Ssl, carrier: Carrier) -> Result<Layer, TlsFault> {
+        Ok(Layer { stream: SslStream::new(ssl, Pausing(carrier))?, security: None })
+    }
+
+    /// Goes on with the server's handshake. `false`: the client's next piece has not come by the
+    /// carrier's deadline, which is before `latest`. Ours is written by then in any case.
+    pub fn accept(&mut self, latest: Instant) -> Result<bool, TlsFault> {
+        if self.security.is_some() {
+            return Err(TlsFault::Twice);
+        }
+        while let Err(error) = self.stream.accept() {
+            match error.code() {
+                ErrorCode::WANT_READ if Instant::now() < latest => return Ok(false),
+                ErrorCode::WANT_WRITE if Instant::now() < latest => {
+                    self.carrier_mut().set_deadline(Some(latest));
+                }
+                _ => return Err(fault(error, self.stream.ssl())),
+            }
+        }
+        self.security = Some(security(self.stream.ssl()));
+        Ok(true)
     }
 
     /// The client's handshake.
@@ -114,13 +133,13 @@ impl Layer {
     }
 
     fn established(stream: SslStream<Pausing>) -> Layer {
-        let security = security(stream.ssl());
+        let security = Some(security(stream.ssl()));
         Layer { stream, security }
     }
 
-    /// What was agreed on.
-    pub fn security(&self) -> &Security {
-        &self.security
+    /// What was agreed on, at the end of the handshake.
+    pub fn security(&self) -> Option<&Security> {
+        self.security.as_ref()
     }
 
     /// The session as the library has it.
@@ -144,7 +163,7 @@ impl Layer {
 
     /// Sends close_notify, by the deadline; the peer's own is not waited for (RFC 8446 6.1).
     pub fn say_goodbye(&mut self) -> io::Result<()> {
-        if self.stream.get_shutdown().contains(ShutdownState::SENT) {
+        if self.security.is_none() || self.stream.get_shutdown().contains(ShutdownState::SENT) {
             return Ok(());
         }
         let said = self.stream.shutdown().map(drop);

@@ -187,9 +187,9 @@ impl Certificates {
         &self.about.names
     }
 
-    /// The server's handshake, by the carrier's deadline.
-    pub(super) fn accept(&self, carrier: Carrier) -> Result<Layer, TlsFault> {
-        Layer::accept(Ssl::new(&self.door)?, carrier)
+    /// What is before the server's handshake.
+    pub(super) fn begin(&self, carrier: Carrier) -> Result<Layer, TlsFault> {
+        Layer::begin(Ssl::new(&self.door)?, carrier)
     }
 }
 
@@ -375,6 +375,10 @@ mod tests {
     /// What the server knows of a session: what was agreed on, and both bindings.
     type Known = Result<(Security, [Option<Vec<u8>>; 2]), TlsFault>;
 
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     /// A server that takes one client, and says back what it hears until the client has finished.
     fn serve(certificates: &Certificates) -> (std::net::SocketAddr, JoinHandle<Known>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -383,7 +387,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             let mut stream = Stream::tcp(listener.accept().unwrap().0).unwrap();
             stream.set_deadline(Some(Instant::now() + Duration::from_secs(60)));
-            stream.secure(&certificates)?;
+            stream.secure(&certificates, far())?;
             let mut heard = [0; 4096];
             loop {
                 match stream.read(&mut heard) {
@@ -686,8 +690,9 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        stream.set_deadline(Some(Instant::now() + Duration::from_millis(300)));
-        assert!(matches!(stream.secure(&certificates), Err(TlsFault::Late)));
+        let latest = Instant::now() + Duration::from_millis(300);
+        stream.set_deadline(Some(latest));
+        assert!(matches!(stream.secure(&certificates, latest), Err(TlsFault::Late)));
         drop(stream);
         trickle.join().unwrap();
     }
@@ -705,7 +710,7 @@ mod tests {
         let mut stream = Stream::unix(ours).unwrap();
         let in_a_minute = || Some(Instant::now() + Duration::from_secs(60));
         stream.set_deadline(in_a_minute());
-        stream.secure(&certificates).unwrap();
+        assert!(stream.secure(&certificates, far()).unwrap());
         let mut client = client.join().unwrap();
         assert!(!stream.has_buffered() && !stream.readable_within(Duration::ZERO).unwrap());
         stream.set_deadline(Some(Instant::now() + Duration::from_millis(20)));
@@ -718,7 +723,7 @@ mod tests {
         assert!(stream.has_buffered() && stream.readable_within(Duration::ZERO).unwrap());
         stream.read_exact(&mut word[1..]).unwrap();
         assert!(!stream.has_buffered());
-        assert!(matches!(stream.secure(&certificates), Err(TlsFault::Twice)));
+        assert!(matches!(stream.secure(&certificates, far()), Err(TlsFault::Twice)));
 
         // A client that goes without a goodbye has simply gone.
         client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
@@ -730,7 +735,7 @@ mod tests {
         let certificates = single(&one(&["mail.example"]));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         drop(theirs);
-        assert!(matches!(Stream::unix(ours).unwrap().secure(&certificates), Err(TlsFault::Gone)));
+        assert!(matches!(Stream::unix(ours).unwrap().secure(&certificates, far()), Err(TlsFault::Gone)));
     }
 
     proptest! {
@@ -745,7 +750,7 @@ mod tests {
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
             let mut stream = Stream::unix(ours).unwrap();
             stream.set_deadline(Some(Instant::now() + Duration::from_secs(60)));
-            prop_assert!(stream.secure(certificates).is_err());
+            prop_assert!(stream.secure(certificates, far()).is_err());
         }
     }
 }

@@ -5,10 +5,11 @@
 //! gathers. Nobody waits longer than his patience, and a leader that panics lets its batch go.
 
 use std::io;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
+
+use crate::unix::threads::{
+    Arc, AtomicI32, Mutex, MutexGuard, Ordering, PoisonError, Thread, current, park_timeout,
+};
 
 /// What a leader does.
 pub(super) trait Service<T> {
@@ -59,7 +60,7 @@ impl<T> Gather<T> {
     /// Waits until `item` has been served, by this thread or by another one. Where nobody has been
     /// served for longer than the patience, fails at once.
     pub fn join(&self, item: T, service: &impl Service<T>) -> io::Result<()> {
-        let thread = std::thread::current();
+        let thread = current();
         let me = Arc::new(Waiter { item, state: AtomicI32::new(WAITS), thread });
         if self.enter(&me)? {
             self.lead(service);
@@ -83,7 +84,7 @@ impl<T> Gather<T> {
         if left.is_zero() && me.turn(WAITS, GONE) {
             return Err(self.no_answer());
         }
-        std::thread::park_timeout(left);
+        park_timeout(left);
         Ok(())
     }
 

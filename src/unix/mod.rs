@@ -26,6 +26,7 @@ pub mod shadow;
 pub mod signals;
 pub mod sysexits;
 pub mod terminal;
+pub mod threads;
 pub mod tls_sessions;
 pub mod users;
 pub mod wait;

@@ -1,6 +1,6 @@
 //! posta-smtpd alone: TLS.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -26,6 +26,9 @@ certificate = "CERTIFICATE"
 "example.org" = { users = "*", mailbox = "/nowhere/" }
 [smtpd]
 "#;
+
+/// The beginning of a ClientHello, and no more.
+const HALF: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc";
 
 /// Writes a certificate, with its key, into the ground.
 pub fn put_certificate(ground: &Ground) -> Made {
@@ -136,6 +139,50 @@ fn idle_sessions_under_tls_are_parked_too() {
         Client::over(handshake(context(), silent.into_iter().next().unwrap().into_socket()).unwrap());
     client.expect("220");
     assert_eq!(daemon.ground.messages().len(), 20);
+}
+
+/// What stops once in the middle of the first thing that it says, and does that meanwhile.
+struct Halting<F> {
+    socket: TcpStream,
+    meanwhile: Option<F>,
+}
+
+impl<F: FnOnce()> Write for Halting<F> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let Some(meanwhile) = self.meanwhile.take() else { return self.socket.write(bytes) };
+        let half = self.socket.write(&bytes[..bytes.len() / 2])?;
+        meanwhile();
+        Ok(half)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<F> Read for Halting<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.socket.read(buffer)
+    }
+}
+
+#[test]
+fn half_handshakes_cost_no_threads_and_go_on_later() {
+    let daemon = secure_ground(SECURE).start();
+    let mut halves: Vec<_> = (0..30).map(|_| daemon.connect_to(1, "127.0.0.1").unwrap()).collect();
+    halves.iter_mut().for_each(|client| client.send(HALF));
+    let mut asked = daemon.client();
+    asked.say("STARTTLS", "220");
+    asked.send(HALF);
+    let meanwhile = || wait_until("the workers have gone", || daemon.status("Threads") < 10);
+    let socket = daemon.connect_to(1, "127.0.0.1").unwrap().into_socket();
+    let halting = Halting { socket, meanwhile: Some(meanwhile) };
+    let mut stream = SslStream::new(Ssl::new(&context().build()).unwrap(), halting).unwrap();
+    stream.connect().unwrap();
+    let mut greeting = [0; 3];
+    stream.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"220");
+    drop((halves, asked));
 }
 
 #[test]
@@ -265,14 +312,13 @@ fn no_tls_where_it_has_to_be_ends_the_session() {
     garbage.say("STARTTLS", "220");
     garbage.send([&b"EHLO client.test\r\n"[..], &[0xff; 2000]].concat());
     // A handshake that has begun ends in time, and so does one that never begins.
-    let half = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc";
     let mut halves: Vec<_> = (0..5).map(|_| daemon.connect_to(1, "127.0.0.1").unwrap()).collect();
-    halves.iter_mut().for_each(|client| client.send(half));
+    halves.iter_mut().for_each(|client| client.send(HALF));
     let mut silent = daemon.client();
     silent.say("STARTTLS", "220");
     let mut stalled = daemon.client();
     stalled.say("STARTTLS", "220");
-    stalled.send(half);
+    stalled.send(HALF);
     daemon.client().say("NOOP", "250");
     for client in [plain, garbage, silent, stalled].into_iter().chain(halves) {
         let mut said = Vec::new();

@@ -17,12 +17,13 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
-mod export;
 mod expansion;
+mod export;
 #[cfg(test)]
 mod faults;
 mod forward;
 mod ingest;
+mod lines;
 mod listed;
 mod message;
 #[cfg(test)]
@@ -76,6 +77,7 @@ use crate::clerk::Clerks;
 use crate::desk::Desk;
 use crate::destination::Hand;
 use crate::ingest::{Ingest, SharedRouter};
+use crate::lines::Door;
 use crate::porter::Porter;
 use crate::runner::{Event, Runner};
 use crate::schedule::Schedule;
@@ -171,8 +173,9 @@ fn drop_rights(config: &Config) -> Result<(), Failure> {
 /// Keeps to the spool, and to the folder of the key that it makes.
 fn enclose(config: &Config) -> std::io::Result<()> {
     let key = route::Settings::of(config).key;
-    let write = [Some(config.spool.clone()), key.parent().map(Path::to_path_buf)];
-    let write = write.into_iter().flatten().collect();
+    let folders =
+        [Some(&*config.spool), key.parent(), config.queue.metrics_file.as_deref().and_then(Path::parent)];
+    let write = folders.into_iter().flatten().map(Path::to_path_buf).collect();
     let files = Files { read: vec!["/".into()], write, network: true };
     log::info!("{}", Enclosure { files: Some(files), without: Power::ALL }.enter()?);
     Ok(())
@@ -226,7 +229,7 @@ fn run(
     }
     let most = config.smtpd.max_message_size;
     let porter = Porter { spool: spool.clone(), committer, hostname, most, busy: Arc::new(Mutex::new(())) };
-    porter.clone().serve(sockets.drop).map_err(os)?;
+    Door::new(porter.clone()).open(sockets.drop).map_err(os)?;
     let desk = Desk {
         spool: spool.clone(),
         router: router.clone(),

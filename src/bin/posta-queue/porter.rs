@@ -13,7 +13,7 @@ use std::time::Duration;
 use posta::mail::envelope::{BodyKind, Envelope, Origin};
 use posta::mail::id::Id;
 use posta::mail::trace;
-use posta::unix::pass::{MAX_PACKET, PacketListener, Packets};
+use posta::unix::pass::{MAX_PACKET, Packets};
 use posta::unix::users;
 
 use posta::courier::drop::{Dropped, Submission};
@@ -21,6 +21,7 @@ use posta::courier::fields::FieldError;
 
 use posta::spool::{Committed, Committer, Draft, Entry, Spool, SpoolError};
 
+use crate::lines::Serve;
 use crate::runner::{date, now};
 use crate::schedule::SECOND;
 
@@ -138,29 +139,8 @@ impl Porter {
         self.committer.commit(draft, &envelope)
     }
 
-    /// Serves `run/drop`, one peer at a time, for ever.
-    pub fn serve(self, listener: PacketListener) -> io::Result<()> {
-        std::thread::Builder::new().name("drop".into()).spawn(move || {
-            loop {
-                match listener.accept() {
-                    Ok(packets) => {
-                        if let Err(error) = self.answer(&packets) {
-                            log::warn!("run/drop: {error}");
-                        }
-                    }
-                    Err(error) => {
-                        log::error!("run/drop: {error}");
-                        std::thread::sleep(Duration::from_secs(1));
-                    }
-                }
-            }
-        })?;
-        Ok(())
-    }
-
-    fn answer(&self, packets: &Packets) -> io::Result<()> {
+    fn answer(&self, packets: &Packets, uid: u32) -> io::Result<()> {
         packets.set_receive_timeout(PATIENCE)?;
-        let uid = packets.peer()?.uid;
         let mut buffer = vec![0; MAX_PACKET];
         let (length, file) = packets.receive(&mut buffer)?;
         if length == 0 {
@@ -201,6 +181,14 @@ fn handed_in(file: &File, now: u64) -> io::Result<u64> {
     let seconds = u64::try_from(found.ctime()).unwrap_or_default();
     let micros = seconds * SECOND + u64::try_from(found.ctime_nsec()).unwrap_or_default() / 1000;
     Ok(micros.min(now))
+}
+
+impl Serve for Porter {
+    fn serve(&self, peer: &Packets, uid: u32) {
+        if let Err(error) = self.answer(peer, uid) {
+            log::warn!("run/drop: uid={uid}: {error}");
+        }
+    }
 }
 
 /// The envelope of a submission; what is not known yet is filled in when it is copied.

@@ -21,13 +21,15 @@ use crate::keep;
 use crate::offer;
 use crate::session::{Loss, Session, Stage};
 use crate::tally::Named;
+use crate::wait::stay;
 
 /// A handshake, and a proxy's header, may take so long.
 const HANDSHAKE: Duration = Duration::from_secs(60);
 
 impl Session {
     /// Does what has to be done before commands come: all that is before the greeting, or a handshake.
-    /// None: the client has not begun with its part, and the session is to be parked until it does.
+    /// None: the client has not begun with its part, or not gone on, and the session is to be parked until
+    /// it does.
     pub(crate) fn go_in(&mut self, house: &House, crowd: Option<&dyn Crowd>) -> Result<Option<Action>, Loss> {
         let limit = Instant::now() + self.patience(HANDSHAKE);
         self.deadline = self.deadline.min(limit);
@@ -35,24 +37,35 @@ impl Session {
         if waits_for_client && !self.has_word(crowd)? {
             return Ok(None);
         }
-        let action = if self.stage == Stage::Securing {
-            self.secure(house)?;
-            self.server.on(Event::Secured)
-        } else {
-            self.enter(house)?
+        if self.stage == Stage::Entering {
+            if let Err(reply) = self.identify(house) {
+                // Under TLS it could not be read.
+                if self.entrance.implicit {
+                    return Err(Loss::Unsecured);
+                }
+                self.stage = Stage::Talking;
+                self.wind_up();
+                return Ok(Some(Action::HangUp(reply)));
+            }
+            self.stage = Stage::Opening;
+        }
+        let handshake = self.stage == Stage::Securing || self.entrance.implicit;
+        if handshake && !self.secure(house, crowd)? {
+            return Ok(None);
+        }
+        let action = match self.stage {
+            Stage::Securing => self.server.on(Event::Secured),
+            _ => self.greet(house)?,
         };
         self.stage = Stage::Talking;
         self.wind_up();
         Ok(Some(action))
     }
 
-    /// All that is before the greeting.
-    fn enter(&mut self, house: &House) -> Result<Action, Loss> {
-        if self.entrance.proxy
-            && let Err(reply) = self.ask_proxy()
-        {
-            // Under TLS it could not be read.
-            return if self.entrance.implicit { Err(Loss::Unsecured) } else { Ok(Action::HangUp(reply)) };
+    /// Finds out who the client is. An error: what it is told if the proxy does not say.
+    fn identify(&mut self, house: &House) -> Result<(), Reply> {
+        if self.entrance.proxy {
+            self.ask_proxy()?;
         }
         self.connected = self.guest.client.address;
         self.guest.client.reached = self.own_address();
@@ -60,9 +73,11 @@ impl Session {
             self.look_name_up(house);
         }
         log::info!("connect from {}", self.guest.peer());
-        if self.entrance.implicit {
-            self.secure(house)?;
-        }
+        Ok(())
+    }
+
+    /// Lets the client in, or not.
+    fn greet(&mut self, house: &House) -> Result<Action, Loss> {
         let service = offer::service(house, &self.terms, self.entrance, &self.guest.client);
         self.server = Server::new(Arc::clone(&self.terms.smtp), service);
         let action = match self.obstacle() {
@@ -131,21 +146,23 @@ impl Session {
         }
     }
 
-    /// The server's part of the handshake, by the session's deadline.
-    fn secure(&mut self, house: &House) -> Result<(), Loss> {
+    /// The server's part of the handshake, by the session's deadline. `false`: the client's next piece
+    /// has not come for a while.
+    pub(crate) fn secure(&mut self, house: &House, crowd: Option<&dyn Crowd>) -> Result<bool, Loss> {
         let peer = self.guest.peer();
         let Some(certificates) = house.certificates.current() else {
             log::error!("no TLS for {peer}: there is no certificate any more; see tls.certificate");
             return Err(Loss::Unsecured);
         };
-        self.stream.set_deadline(Some(self.deadline));
-        if let Err(fault) = self.stream.secure(&certificates) {
+        let until = crowd.map_or(self.deadline, |crowd| self.deadline.min(Instant::now() + stay(crowd)));
+        self.stream.set_deadline(Some(until));
+        if let Err(fault) = self.stream.secure(&certificates, self.deadline) {
             log::info!("SSL_accept error from {peer}: {}", Said(&fault.to_string()));
             count::NO_TLS.add(1);
             self.flight.note(format_args!("handshake: {fault}"));
             return Err(Loss::Unsecured);
         }
-        let Some(tls) = self.stream.security() else { return Err(Loss::Unsecured) };
+        let Some(tls) = self.stream.security() else { return Ok(false) };
         let encryption = crate::trace::encryption(tls);
         // As Postfix calls them: a client is anonymous, or one whose certificate has been verified.
         let kind = if tls.fingerprint.is_some() { "Trusted" } else { "Anonymous" };
@@ -153,7 +170,7 @@ impl Session {
         count::TLS.add(1);
         self.flight.note(format_args!("{encryption}"));
         self.guest.client.fingerprint = tls.fingerprint.clone().filter(|_| !self.spoken_for);
-        Ok(())
+        Ok(true)
     }
 
     /// The client is nobody but who has connected, or whom a proxy or a trusted host has named: what was

@@ -84,8 +84,10 @@ pub struct Session {
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Before its greeting.
+    /// Before anything is known of it.
     Entering,
+    /// In the handshake before the greeting, where TLS is from the first octet.
+    Opening,
     /// Before the handshake that STARTTLS has asked for.
     Securing,
     /// Commands and answers.
@@ -263,6 +265,11 @@ impl Session {
             (Stage::Talking, Cause::Shed) => Some((None, self.shed())),
             (Stage::Talking, Cause::Closing) => Some((None, self.server.on(Event::Closing))),
             (Stage::Talking, _) => None,
+            // That it has come to nothing is said there.
+            (Stage::Opening | Stage::Securing, Cause::Overdue) => {
+                self.secure(house, crowd)?;
+                return Err(Loss::Unsecured);
+            }
             (_, Cause::Overdue | Cause::Closing | Cause::Shed) => return Err(Loss::Unsecured),
             _ => match self.go_in(house, crowd)? {
                 Some(action) => Some((None, action)),

@@ -24,7 +24,7 @@ const HASTE: Duration = Duration::from_millis(20);
 const HURRY: Duration = Duration::from_secs(20);
 
 /// How long a silent client has a worker to himself.
-fn stay(crowd: &dyn Crowd) -> Duration {
+pub(crate) fn stay(crowd: &dyn Crowd) -> Duration {
     match crowd.at_work() {
         _ if crowd.is_waiting() => HASTE,
         at_work if at_work > FEW => BRISK,

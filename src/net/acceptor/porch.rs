@@ -1,12 +1,12 @@
 //! Where workers leave the sessions that have nothing to do.
 
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use mio::Waker;
 
 use crate::net::parking::Stay;
+use crate::unix::threads::{Arc, Mutex, PoisonError};
 
 /// The workers' way back to the acceptor.
 #[derive(Debug)]
