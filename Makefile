@@ -6,6 +6,7 @@
 #   make install    installs into DESTDIR and PREFIX
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed
+#   make crashtest  stages faults, power cuts and kills; ROUNDS=n cuts of each kind, KILLS=n; the cuts as root
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all
 
 PREFIX  = /usr/local
@@ -38,6 +39,22 @@ check: headers packages
 	if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --locked --no-fail-fast; \
 	else $(CARGO) test --locked --no-fail-fast; fi
+	contrib/crash/power-cut --short --programs target/debug
+
+# The long form of what "make check" does in short: a fault at every call to the disk, programs killed at
+# random moments, the scheduler's months, and power cuts.
+ROUNDS = 20
+KILLS  = 200
+crashtest: all packages cut-packages
+	$(CARGO) test --locked --test crash
+	$(CARGO) test --locked --lib --bins -- durable:: spool:: maildir:: faults:: mbox:: batches:: clerk:: porter::
+	POSTA_KILLS=$(KILLS) $(CARGO) test --locked --test kills -- --nocapture
+	POSTA_MONTHS=$(ROUNDS) $(CARGO) test --locked --bin posta-queue month
+	contrib/crash/power-cut --rounds $(ROUNDS)
+
+# What file systems are made with, where they can be mounted.
+cut-packages:
+	-[ $$(id -u) != 0 ] || contrib/packages mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs
 
 # What it is built with: OpenSSL for TLS, libcrypt for passwords.
 headers:
@@ -47,7 +64,7 @@ headers:
 
 # What the tests drive posta with.
 packages:
-	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl \
+	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl python3=python3 \
 		/usr/share/doc/libnet-ssleay-perl=libnet-ssleay-perl
 	@# Without these the tests of what is made for them are skipped, and say so.
 	-contrib/packages systemd-analyze=systemd fail2ban-regex=fail2ban
@@ -109,4 +126,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench fuzz install deb uninstall
+.PHONY: all run check crashtest headers packages cut-packages bench fuzz install deb uninstall

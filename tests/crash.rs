@@ -32,8 +32,12 @@ use posta::spool::{Committer, Draft, Entry, Habits, Journal, Place, Record, Spoo
 use posta::unix::durable::staged::{Fault, Lost, Staged};
 use posta::unix::durable::{Disk, Durable};
 
+const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+/// What goes wrong at each call, besides a power cut; and, in turn, one of the others.
+const FAULTS: [Fault; 3] = [Fault::Fail(EIO), Fault::Short(ENOSPC), Fault::Stop];
+const OTHER_FAULTS: [Fault; 3] = [Fault::Fail(ENOSPC), Fault::Fail(EINTR), Fault::Short(EIO)];
 
 /// How a life is led.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +72,7 @@ fn at_every_call(way: Way) {
     let calls = without_a_fault(way);
     assert!(calls > 40, "the life is too short to say anything: {calls} calls");
     for at in 0..calls {
-        for fault in [Fault::Fail(EIO), Fault::Fail(ENOSPC), Fault::Short(ENOSPC), Fault::Stop] {
+        for fault in FAULTS.into_iter().chain([OTHER_FAULTS[at as usize % 3]]) {
             let world = World::new(way);
             world.disk.plan(at, fault);
             world.live();
@@ -329,11 +333,11 @@ impl Runner<'_> {
         let (mut dropped, mut new, mut aside) = (Vec::new(), BTreeSet::new(), Vec::new());
         self.spool.scan_drop(&mut |id| dropped.push(id))?;
         dropped.into_iter().for_each(|id| drop(self.import(id)));
-        self.spool.scan_new(&mut |id| new.extend([id]))?;
+        // Each pass is a start: nobody works on a message while it scans.
+        self.spool.scan_new_at_start(&mut |id| new.extend([id]))?;
         self.spool.scan_aside(&mut |found| aside.push(found))?;
         for found in aside {
-            // A message that was being set aside has just been moved.
-            new.remove(&found.id);
+            assert!(!new.contains(&found.id), "{} is found twice", found.id);
             let _ = self.work_on(found.id, found.place);
         }
         new.into_iter().for_each(|id| drop(self.work_on(id, Place::New)));
