@@ -144,6 +144,10 @@ impl Durable for Unsynced {
         Disk.rename(from, name, to, new_name)
     }
 
+    fn keeps_renamed(&self, folder: &Folder) -> bool {
+        Disk.keeps_renamed(folder)
+    }
+
     fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()> {
         Disk.unlink(folder, name)
     }
@@ -153,6 +157,10 @@ impl Durable for Unsynced {
     }
 
     fn sync_folder(&self, _folder: &Folder) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn still_works(&self, _file: &File) -> io::Result<()> {
         Ok(())
     }
 

@@ -41,9 +41,14 @@ pub fn hash_of(destination: &str) -> u32 {
 
 /// For posta-queue only.
 impl Spool {
-    /// Every id in `new/`. Leftovers of `.tmp.ID` older than a day are swept.
+    /// Every id in `new/`; where what is put aside stays there, only those that are not. Leftovers of
+    /// `.tmp.ID` older than a day are swept.
     pub fn scan_new(&self, each: &mut dyn FnMut(Id)) -> Result<(), SpoolError> {
-        self.scan_entrance(&self.entrance, each)
+        self.scan_entrance(&self.entrance, &mut |id| {
+            if !self.stays_in_new || !self.has_journal(id).unwrap_or(false) {
+                each(id);
+            }
+        })
     }
 
     /// The same at the start, when nobody works on a message yet. One whose journal is there was being
@@ -101,6 +106,9 @@ impl Spool {
         let held = ids(rooms.hold.path())?;
         for part in parts(&[rooms.cur.path(), rooms.journal.path()])? {
             let mut current = ids(&rooms.cur.path().join(&part))?;
+            if self.stays_in_new {
+                current = self.bring_back(current)?;
+            }
             for id in ids(&rooms.journal.path().join(&part))? {
                 let place = match (current.remove(&id), held.contains(&id)) {
                     (true, _) => Place::Cur,
@@ -129,6 +137,20 @@ impl Spool {
             }
         }
         Ok(())
+    }
+
+    /// What was put into `cur/` while its file system had a journal goes back to `new/`. Gives what stays
+    /// there: nothing.
+    fn bring_back(&self, found: HashSet<Id>) -> Result<HashSet<Id>, SpoolError> {
+        let rooms = self.rooms()?;
+        for id in &found {
+            let moved = self.disk.rename(&rooms.cur, &split(*id), &self.entrance, id.as_str());
+            moved.map_err(|e| SpoolError::io(rooms.cur.path().join(split(*id)), e))?;
+        }
+        if !found.is_empty() {
+            self.sync_journals()?;
+        }
+        Ok(HashSet::new())
     }
 
     fn aside(&self, id: Id, place: Place) -> Result<Aside, SpoolError> {
