@@ -281,8 +281,12 @@ impl Spool {
             (done, _) => return done,
         };
         match self.disk.make_folder(folder, missing, OWN_FOLDER_MODE) {
-            // At most 256 times in the life of a spool: then no later sync has to think of it.
-            Ok(()) => self.disk.sync_folder(folder)?,
+            // At most 256 times in the life of a spool: then no later sync has to think of it. It goes
+            // first: without a journal its name could else lead to what was there before it.
+            Ok(()) => {
+                self.disk.sync_folder(&folder.inner(missing)?)?;
+                self.disk.sync_folder(folder)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -210,6 +210,13 @@ fn names(path: &Path) -> Result<impl Iterator<Item = Result<String, SpoolError>>
 fn ids(path: &Path) -> Result<HashSet<Id>, SpoolError> {
     match names(path) {
         Err(SpoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+        // Torn by a power cut: it stops nothing that lies elsewhere.
+        Err(SpoolError::Io { source, path }) if source.kind() == io::ErrorKind::NotADirectory => {
+            log::error!(
+                "{path}: not a folder; what is in it waits until it is removed, and posta-queue started"
+            );
+            Ok(HashSet::new())
+        }
         names => names?.filter_map(|n| n.map(|n| Id::parse(&n)).transpose()).collect(),
     }
 }
@@ -305,6 +312,17 @@ mod tests {
         assert_eq!(found, [new]);
         assert!(cur.exists());
         assert_eq!(all_aside(&spool).iter().map(|a| a.id).collect::<Vec<_>>(), [torn]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_stops_no_other() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = commit(&spool, b"x", 1);
+        drop(spool.set_aside(&spool.open(id, Place::New).unwrap(), &[]).unwrap());
+        let part = split(id)[..2].to_string();
+        let other = ["00", "ff"].into_iter().find(|name| *name != part).unwrap();
+        File::create(spool.path().join("journal").join(other)).unwrap();
+        assert_eq!(all_aside(&spool).len(), 1);
     }
 
     #[test]
