@@ -7,6 +7,7 @@
 #   make deb        makes a Debian package
 #   make bench      measures, beside Postfix where it is installed, into contrib/bench/RESULTS
 #   make bench-counts   counts instructions per message, and compares with contrib/bench/counts
+#   make crashtest  stages faults, power cuts and kills; ROUNDS=n cuts of each kind, KILLS=n; the cuts as root
 #   make soak       besieges a whole posta, round after round, for MINUTES=n
 #   make fuzz       feeds random input to parsers and sessions, for SECONDS=n in all, and INPUTS=n to others beside us
 
@@ -40,6 +41,22 @@ check: headers packages
 	if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --locked --no-fail-fast; \
 	else $(CARGO) test --locked --no-fail-fast; fi
+	contrib/crash/power-cut --short --programs target/debug
+
+# The long form of what "make check" does in short: a fault at every call to the disk, programs killed at
+# random moments, the scheduler's months, and power cuts.
+ROUNDS = 20
+KILLS  = 200
+crashtest: all packages cut-packages
+	$(CARGO) test --locked --test crash
+	$(CARGO) test --locked --lib --bins -- durable:: spool:: maildir:: faults:: mbox:: batches:: clerk:: porter::
+	POSTA_KILLS=$(KILLS) $(CARGO) test --locked --test kills -- --nocapture
+	POSTA_MONTHS=$(ROUNDS) $(CARGO) test --locked --bin posta-queue month
+	contrib/crash/power-cut --rounds $(ROUNDS)
+
+# What file systems are made with, where they can be mounted.
+cut-packages:
+	-[ $$(id -u) != 0 ] || contrib/packages mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs
 
 # What it is built with: OpenSSL for TLS, libcrypt for passwords.
 headers:
@@ -49,7 +66,7 @@ headers:
 
 # What the tests drive posta with.
 packages:
-	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl \
+	contrib/packages mandoc=mandoc swaks=swaks msmtp=msmtp mail=bsd-mailx curl=curl strace=strace openssl=openssl python3=python3 \
 		/usr/share/doc/libnet-ssleay-perl=libnet-ssleay-perl
 	@# Without these the tests of what is made for them are skipped, and say so.
 	-contrib/packages systemd-analyze=systemd fail2ban-regex=fail2ban python3=python3
@@ -123,4 +140,4 @@ uninstall:
 	for folder in $(libexec) $(prefix)/share/posta; do \
 		test ! -d $$folder || rmdir --ignore-fail-on-non-empty $$folder || exit 1; done
 
-.PHONY: all run check headers packages bench bench-counts soak fuzz install deb uninstall
+.PHONY: all run check crashtest headers packages cut-packages bench bench-counts soak fuzz install deb uninstall

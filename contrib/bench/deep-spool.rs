@@ -145,6 +145,10 @@ impl Durable for Unsynced {
         Disk.rename(from, name, to, new_name)
     }
 
+    fn keeps_renamed(&self, folder: &Folder) -> bool {
+        Disk.keeps_renamed(folder)
+    }
+
     fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()> {
         Disk.unlink(folder, name)
     }
@@ -154,6 +158,10 @@ impl Durable for Unsynced {
     }
 
     fn sync_folder(&self, _folder: &Folder) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn still_works(&self, _file: &File) -> io::Result<()> {
         Ok(())
     }
 

@@ -25,7 +25,7 @@ def letter(mark, lines):
 
 def found_in(text):
     """The mark of a copy, and whether the copy is whole; no mark if it has none."""
-    text = text.decode().replace("\r\n", "\n")
+    text = text.decode(errors="replace").replace("\r\n", "\n")
     head = MARK.search(text)
     if head is None:
         return None, False

@@ -216,7 +216,7 @@ impl Written {
     pub fn name_it(self, disk: &dyn Durable) -> Result<Named, DeliverError> {
         let new = &self.maildir.new;
         match disk.rename(&self.birthplace, &self.tmp_name, new, &self.new_name) {
-            Ok(()) => Ok(Named { maildir: self.maildir }),
+            Ok(()) => Ok(Named { maildir: self.maildir, file: self.file }),
             Err(error) => {
                 let failure = failed(new, &self.new_name)(error);
                 self.give_up(disk);
@@ -238,12 +238,18 @@ impl Written {
 #[derive(Debug)]
 pub struct Named {
     maildir: Rc<Maildir>,
+    file: File,
 }
 
 impl Named {
     /// The Maildir that it lies in.
     pub fn maildir(&self) -> &Rc<Maildir> {
         &self.maildir
+    }
+
+    /// After the sync: whether that is to be believed ([`Durable::still_works`]).
+    pub fn confirm(&self, disk: &dyn Durable) -> Result<(), DeliverError> {
+        disk.still_works(&self.file).map_err(failed(&self.maildir.new, ""))
     }
 
     /// Makes its name durable (state M4), where no shared sync did; and those of the folders that
@@ -272,7 +278,9 @@ pub fn deliver<M: Deref<Target = Message>>(
         written.give_up(disk);
         return Err(error);
     }
-    written.name_it(disk)?.sync(disk)
+    let named = written.name_it(disk)?;
+    named.sync(disk)?;
+    named.confirm(disk)
 }
 
 fn failed(folder: &Folder, name: &str) -> impl FnOnce(io::Error) -> DeliverError {
@@ -331,6 +339,19 @@ mod tests {
         assert_eq!(files(&path.join("new")), [name(0).in_new(8), name(1).in_new(8)]);
         let content = fs::read(path.join("new").join(name(0).in_new(8))).unwrap();
         assert_eq!(content, b"A: b\n\nc\n");
+    }
+
+    #[test]
+    fn a_sync_that_lies_is_not_believed() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir(top.path().join("attic")).unwrap();
+        let disk = Staged::new(&top.path().join("attic"));
+        let maildir = Rc::new(Maildir::open(&disk, Folder::open(top.path()).unwrap().into()).unwrap());
+        // create, write and sync of the file, rename; then the sync of the folder.
+        disk.plan(4, Fault::Lie);
+        let copied = message("x");
+        assert!(deliver(&disk, &maildir, &name(0), &mut Copy::new(&copied, Vec::new())).is_err());
+        assert!(files(&top.path().join("new")).len() == 1 && disk.has_stopped());
     }
 
     #[test]

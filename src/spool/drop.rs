@@ -8,7 +8,6 @@ use std::sync::{Arc, PoisonError};
 use crate::mail::envelope::Origin;
 use crate::mail::id::Id;
 
-use super::layout::split;
 use super::read::{BLOCK, Refused, sound};
 use super::scan::is_stale;
 use super::{Draft, Entry, Place, Spool, SpoolError};
@@ -91,10 +90,7 @@ impl Spool {
                 return Ok(Some(Some(place)));
             }
         }
-        let name = split(id);
-        let has_journal = rooms.journal.holds(&name);
-        let has_journal = has_journal.map_err(|e| SpoolError::io(rooms.journal.path().join(&name), e))?;
-        Ok(has_journal.then_some(None))
+        Ok(self.has_journal(id)?.then_some(None))
     }
 
     /// Removes a file of `drop/` that was imported. One that can't be removed is not imported again as

@@ -179,6 +179,9 @@ impl Spool {
     /// From S3 to S4. A scan may have done it already.
     pub(super) fn move_aside(&self, id: Id) -> Result<(), SpoolError> {
         let rooms = self.rooms()?;
+        if self.stays_in_new {
+            return if self.is_in(id, Place::Cur)? { Ok(()) } else { Err(SpoolError::Gone { id }) };
+        }
         let name = split(id);
         let rename = || self.disk.rename(&self.entrance, id.as_str(), &rooms.cur, &name);
         match self.put(&rooms.cur, &name, rename) {
@@ -198,17 +201,31 @@ impl Spool {
     /// Whether a message lies there.
     pub(super) fn is_in(&self, id: Id, place: Place) -> Result<bool, SpoolError> {
         let (folder, name) = self.lies(id, place)?;
-        folder.holds(&name).map_err(|e| SpoolError::io(folder.path().join(&name), e))
+        let is_there = folder.holds(&name).map_err(|e| SpoolError::io(folder.path().join(&name), e))?;
+        match place {
+            Place::New | Place::Cur if is_there && self.stays_in_new => {
+                Ok(self.has_journal(id)? == (place == Place::Cur))
+            }
+            _ => Ok(is_there),
+        }
     }
 
-    /// Moves a message between `cur/` and `hold/`, which needs no journal. Not synced.
+    /// Whether a message has a journal.
+    pub(super) fn has_journal(&self, id: Id) -> Result<bool, SpoolError> {
+        let (journal, name) = (&self.rooms()?.journal, split(id));
+        journal.holds(&name).map_err(|e| SpoolError::io(journal.path().join(&name), e))
+    }
+
+    /// Moves a message between `cur/` and `hold/`, which needs no journal. Not synced; but on a file system
+    /// without a journal at once, since until then a power cut may leave it no name at all.
     pub fn move_to(&self, id: Id, from: Place, to: Place) -> Result<(), SpoolError> {
         let _moving = self.rooms()?.moving.read().unwrap_or_else(PoisonError::into_inner);
         let ((old, name), (new, new_name)) = (self.lies(id, from)?, self.lies(id, to)?);
         match self.put(new, &new_name, || self.disk.rename(old, &name, new, &new_name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SpoolError::Gone { id }),
             done => done.map_err(|e| SpoolError::io(old.path().join(&name), e)),
-        }
+        }?;
+        if self.stays_in_new { self.sync_journals() } else { Ok(()) }
     }
 
     /// The message is finished: unlinks it, then its journal if it has one (never the other way
@@ -282,8 +299,10 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("spool");
         Spool::make(&path, None).unwrap();
-        let spool = Arc::new(Spool::for_running(&path, disk).unwrap());
-        (root, spool)
+        let mut spool = Spool::for_running(&path, disk).unwrap();
+        // Wherever the tests run: what they say of cur/ is of a file system with a journal.
+        spool.stays_in_new = false;
+        (root, Arc::new(spool))
     }
 
     pub(in crate::spool) fn commit(spool: &Arc<Spool>, message: &[u8], recipients: usize) -> Id {

@@ -30,6 +30,10 @@
 //!   trigger        0622, a fifo for hints: "ID\n" in new/, "+ID\n" in drop/
 //! ```
 //!
+//! On a file system without a journal a message stays in `new/` when it is put aside: of a rename the end
+//! of the old name may reach the disk before the new one does, and a power cut then leaves neither. There
+//! S4 is what is in `new/` and has a journal, and S3 is the same.
+//!
 //! XX is a hash of the id, so that no folder grows too long to be scanned; these folders are made
 //! when they are needed. Files are 0640; whoever opens a spool has set a umask that allows it (027).
 
@@ -125,6 +129,8 @@ pub struct Spool {
     /// What is dropped is not new yet: the runner validates it first.
     pub(super) is_drop: bool,
     pub(super) lacks_unnamed: AtomicBool,
+    /// What is put aside stays in `new/`: a rename could lose it.
+    pub(super) stays_in_new: bool,
     /// How many syncs of new mail have failed: a draft that was begun before such a one ended must
     /// not be acknowledged, since a kernel reports the loss of a page only once.
     pub(super) failed_syncs: AtomicU64,
@@ -184,7 +190,8 @@ impl Spool {
         let entrance = open(NEW)?;
         rooms.on_one_device(&entrance)?;
         make_trigger(&path.join(TRIGGER))?;
-        Ok(Spool::with(path, disk, entrance, Some(rooms)))
+        let stays_in_new = !disk.keeps_renamed(&entrance);
+        Ok(Spool { stays_in_new, ..Spool::with(path, disk, entrance, Some(rooms)) })
     }
 
     fn with(path: &Path, disk: Arc<dyn Durable>, entrance: Folder, rooms: Option<Rooms>) -> Spool {
@@ -195,6 +202,7 @@ impl Spool {
             entrance,
             is_drop: false,
             lacks_unnamed: AtomicBool::new(false),
+            stays_in_new: false,
             failed_syncs: AtomicU64::new(0),
             rooms,
         }
@@ -254,6 +262,7 @@ impl Spool {
     pub(super) fn lies(&self, id: Id, place: Place) -> Result<(&Folder, String), SpoolError> {
         Ok(match place {
             Place::New => (&self.entrance, id.to_string()),
+            Place::Cur if self.stays_in_new => (&self.entrance, id.to_string()),
             Place::Cur => (&self.rooms()?.cur, split(id)),
             Place::Hold => (&self.rooms()?.hold, id.to_string()),
         })
@@ -272,8 +281,12 @@ impl Spool {
             (done, _) => return done,
         };
         match self.disk.make_folder(folder, missing, OWN_FOLDER_MODE) {
-            // At most 256 times in the life of a spool: then no later sync has to think of it.
-            Ok(()) => self.disk.sync_folder(folder)?,
+            // At most 256 times in the life of a spool: then no later sync has to think of it. It goes
+            // first: without a journal its name could else lead to what was there before it.
+            Ok(()) => {
+                self.disk.sync_folder(&folder.inner(missing)?)?;
+                self.disk.sync_folder(folder)?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

@@ -67,6 +67,10 @@ impl Spool {
     /// [`Gone`](SpoolError::Gone). One that can't be read is left where it is.
     pub fn open(&self, id: Id, place: Place) -> Result<Entry, SpoolError> {
         let (folder, name) = self.lies(id, place)?;
+        if self.stays_in_new && place == Place::New && self.has_journal(id)? {
+            // It has been put aside.
+            return Err(SpoolError::Gone { id });
+        }
         match sound(folder, &name, id) {
             Ok((entry, _)) => Ok(entry),
             Err(Refused::Io(error)) if error.kind() == io::ErrorKind::NotFound => {

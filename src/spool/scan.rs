@@ -41,9 +41,14 @@ pub fn hash_of(destination: &str) -> u32 {
 
 /// For posta-queue only.
 impl Spool {
-    /// Every id in `new/`. Leftovers of `.tmp.ID` older than a day are swept.
+    /// Every id in `new/`; where what is put aside stays there, only those that are not. Leftovers of
+    /// `.tmp.ID` older than a day are swept.
     pub fn scan_new(&self, each: &mut dyn FnMut(Id)) -> Result<(), SpoolError> {
-        self.scan_entrance(&self.entrance, each)
+        self.scan_entrance(&self.entrance, &mut |id| {
+            if !self.stays_in_new || !self.has_journal(id).unwrap_or(false) {
+                each(id);
+            }
+        })
     }
 
     /// The same at the start, when nobody works on a message yet. One whose journal is there was being
@@ -101,6 +106,9 @@ impl Spool {
         let held = ids(rooms.hold.path())?;
         for part in parts(&[rooms.cur.path(), rooms.journal.path()])? {
             let mut current = ids(&rooms.cur.path().join(&part))?;
+            if self.stays_in_new {
+                current = self.bring_back(current)?;
+            }
             for id in ids(&rooms.journal.path().join(&part))? {
                 let place = match (current.remove(&id), held.contains(&id)) {
                     (true, _) => Place::Cur,
@@ -129,6 +137,20 @@ impl Spool {
             }
         }
         Ok(())
+    }
+
+    /// What was put into `cur/` while its file system had a journal goes back to `new/`. Gives what stays
+    /// there: nothing.
+    fn bring_back(&self, found: HashSet<Id>) -> Result<HashSet<Id>, SpoolError> {
+        let rooms = self.rooms()?;
+        for id in &found {
+            let moved = self.disk.rename(&rooms.cur, &split(*id), &self.entrance, id.as_str());
+            moved.map_err(|e| SpoolError::io(rooms.cur.path().join(split(*id)), e))?;
+        }
+        if !found.is_empty() {
+            self.sync_journals()?;
+        }
+        Ok(HashSet::new())
     }
 
     fn aside(&self, id: Id, place: Place) -> Result<Aside, SpoolError> {
@@ -188,6 +210,13 @@ fn names(path: &Path) -> Result<impl Iterator<Item = Result<String, SpoolError>>
 fn ids(path: &Path) -> Result<HashSet<Id>, SpoolError> {
     match names(path) {
         Err(SpoolError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+        // Torn by a power cut: it stops nothing that lies elsewhere.
+        Err(SpoolError::Io { source, path }) if source.kind() == io::ErrorKind::NotADirectory => {
+            log::error!(
+                "{path}: not a folder; what is in it waits until it is removed, and posta-queue started"
+            );
+            Ok(HashSet::new())
+        }
         names => names?.filter_map(|n| n.map(|n| Id::parse(&n)).transpose()).collect(),
     }
 }
@@ -283,6 +312,17 @@ mod tests {
         assert_eq!(found, [new]);
         assert!(cur.exists());
         assert_eq!(all_aside(&spool).iter().map(|a| a.id).collect::<Vec<_>>(), [torn]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_stops_no_other() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = commit(&spool, b"x", 1);
+        drop(spool.set_aside(&spool.open(id, Place::New).unwrap(), &[]).unwrap());
+        let part = split(id)[..2].to_string();
+        let other = ["00", "ff"].into_iter().find(|name| *name != part).unwrap();
+        File::create(spool.path().join("journal").join(other)).unwrap();
+        assert_eq!(all_aside(&spool).len(), 1);
     }
 
     #[test]

@@ -79,7 +79,9 @@ impl<T> Batches<T> {
     /// and waits again, what was named is done.
     pub fn synced(&mut self, disk: &dyn Durable, number: u64) -> Vec<End<T>> {
         let Some((batch, _)) = self.asked.remove(&number) else { return Vec::new() };
-        let mut ends: Vec<End<T>> = batch.named.into_iter().map(|(whose, _)| (whose, Ok(()))).collect();
+        let confirmed = |named: Named| named.confirm(disk).map_err(Refusal::from);
+        let mut ends: Vec<End<T>> =
+            batch.named.into_iter().map(|(whose, named)| (whose, confirmed(named))).collect();
         for (whose, written) in batch.written {
             match written.name_it(disk) {
                 Ok(named) => {
@@ -147,7 +149,8 @@ fn sync_names<T>(
         let (same, others): (Vec<_>, Vec<_>) =
             named.into_iter().partition(|(_, copy)| Rc::ptr_eq(copy.maildir(), &maildir));
         named = others;
-        ends.extend(same.into_iter().map(|(whose, _)| (whose, result.clone())));
+        let confirmed = |named: Named| result.clone().and_then(|()| Ok(named.confirm(disk)?));
+        ends.extend(same.into_iter().map(|(whose, named)| (whose, confirmed(named))));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, FileTimes};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,6 +17,28 @@ use super::{Durable, Folder};
 /// The true disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
+
+/// Whether the file system of `folder` has a journal. Of all that we know only the ext family may have
+/// none; the kernel has a folder for each of its journals, `vda1-8`.
+fn has_journal(folder: &Folder) -> io::Result<bool> {
+    if nix::sys::statfs::fstatfs(folder)?.filesystem_type() != nix::sys::statfs::EXT4_SUPER_MAGIC {
+        return Ok(true);
+    }
+    let device = folder.device()?;
+    let numbers = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let link = std::fs::read_link(format!("/sys/dev/block/{numbers}"))?;
+    let name = link.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidData)?;
+    let journals = match std::fs::read_dir("/proc/fs/jbd2") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        journals => journals?,
+    };
+    let is_its = |entry: &std::fs::DirEntry| {
+        let journal = entry.file_name();
+        let number = journal.to_str().and_then(|j| j.strip_prefix(name)).and_then(|j| j.strip_prefix('-'));
+        number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    Ok(journals.filter_map(Result::ok).any(|entry| is_its(&entry)))
+}
 
 /// Whether this kernel has refused to link a bare descriptor.
 static NEEDS_PROC: AtomicBool = AtomicBool::new(false);
@@ -72,6 +95,10 @@ impl Durable for Disk {
         Ok(renameat(from, name, to, new_name)?)
     }
 
+    fn keeps_renamed(&self, folder: &Folder) -> bool {
+        has_journal(folder).unwrap_or(true)
+    }
+
     fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()> {
         Ok(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?)
     }
@@ -82,6 +109,10 @@ impl Durable for Disk {
 
     fn sync_folder(&self, folder: &Folder) -> io::Result<()> {
         Ok(nix::unistd::fsync(folder)?)
+    }
+
+    fn still_works(&self, file: &File) -> io::Result<()> {
+        file.read_at(&mut [0], 0).map(drop)
     }
 
     fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {

@@ -217,12 +217,20 @@ pub trait Durable: Send + Sync + fmt::Debug {
     fn link(&self, file: &File, folder: &Folder, name: &str) -> io::Result<()>;
     /// Renames; an older file of the new name is replaced.
     fn rename(&self, from: &Folder, name: &str, to: &Folder, new_name: &str) -> io::Result<()>;
+    /// Whether a file that was renamed into another folder has its old name or its new one after a power
+    /// cut. On a file system without a journal it may have neither: the folders reach the disk in any
+    /// order. Where it can't be told: yes.
+    fn keeps_renamed(&self, folder: &Folder) -> bool;
     /// Removes a name.
     fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()>;
     /// Waits until a file's bytes are on the disk.
     fn sync_file(&self, file: &File) -> io::Result<()>;
     /// Waits until a folder's names are on the disk.
     fn sync_folder(&self, folder: &Folder) -> io::Result<()>;
+    /// Whether the file system of a file that is open for reading still works. A sync that ran while it was
+    /// shut down, after an error of its log, may have succeeded although what it waited for was thrown
+    /// away. By then it is marked as shut down, and tells whoever reads.
+    fn still_works(&self, file: &File) -> io::Result<()>;
     /// Waits until everything on the file system of `folder` (or of a file) is on the disk.
     fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()>;
 }

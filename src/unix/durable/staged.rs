@@ -26,6 +26,9 @@ pub enum Fault {
     Short(i32),
     /// It does nothing, nor does any later call: as if the process had died.
     Stop,
+    /// It does nothing and says that all is well; no later call does anything: the file system has been
+    /// shut down in the midst of it. Only for a sync.
+    Lie,
 }
 
 /// What a power cut takes of the bytes of a file that no sync covers.
@@ -68,6 +71,7 @@ struct State {
     plan: Option<(u64, Fault)>,
     stopped: bool,
     no_unnamed: bool,
+    no_journal: bool,
     /// Changes of names that no sync covers, oldest first.
     names: Vec<Change>,
     /// The files written to, by inode, and how much of each is synced.
@@ -119,6 +123,13 @@ impl Staged {
     /// From here on there is no O_TMPFILE.
     pub fn without_unnamed(self) -> Staged {
         self.state().no_unnamed = true;
+        self
+    }
+
+    /// From here on there is no journal: of a rename into another folder, the end of the old name may survive
+    /// a power cut, and the new name not.
+    pub fn without_journal(self) -> Staged {
+        self.state().no_journal = true;
         self
     }
 
@@ -188,6 +199,16 @@ impl Staged {
             }
             _ => Ok((state, None)),
         }
+    }
+
+    /// The same for a sync; `None` if it is to be believed without being done.
+    fn count_sync(&self) -> io::Result<Option<MutexGuard<'_, State>>> {
+        let mut state = self.count()?;
+        if state.plan == Some((state.calls - 1, Fault::Lie)) {
+            state.stopped = true;
+            return Ok(None);
+        }
+        Ok(Some(state))
     }
 
     /// Keeps a file under another name before `path` goes.
@@ -284,9 +305,19 @@ impl Durable for Staged {
         if to.holds(new_name)? {
             self.save(&mut state, &to.path().join(new_name))?;
         }
-        Disk.rename(from, name, to, new_name)?;
-        state.names.push(Change::Moved { from: from.path().join(name), to: to.path().join(new_name) });
+        if state.no_journal {
+            self.save(&mut state, &from.path().join(name))?;
+            Disk.rename(from, name, to, new_name)?;
+            state.names.push(Change::Appeared(to.path().join(new_name)));
+        } else {
+            Disk.rename(from, name, to, new_name)?;
+            state.names.push(Change::Moved { from: from.path().join(name), to: to.path().join(new_name) });
+        }
         Ok(())
+    }
+
+    fn keeps_renamed(&self, _folder: &Folder) -> bool {
+        !self.state().no_journal
     }
 
     fn unlink(&self, folder: &Folder, name: &str) -> io::Result<()> {
@@ -296,7 +327,7 @@ impl Durable for Staged {
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
-        let mut state = self.count()?;
+        let Some(mut state) = self.count_sync()? else { return Ok(()) };
         let metadata = file.metadata()?;
         if let Some((_, synced)) = state.files.get_mut(&metadata.ino()) {
             *synced = metadata.len();
@@ -305,12 +336,17 @@ impl Durable for Staged {
     }
 
     fn sync_folder(&self, folder: &Folder) -> io::Result<()> {
-        self.count()?.names.retain(|change| change.folder() != Some(folder.path()));
+        let Some(mut state) = self.count_sync()? else { return Ok(()) };
+        state.names.retain(|change| change.folder() != Some(folder.path()));
         Ok(())
     }
 
+    fn still_works(&self, _file: &File) -> io::Result<()> {
+        if self.state().stopped { Err(io::Error::other("stopped")) } else { Ok(()) }
+    }
+
     fn sync_file_system(&self, _folder: BorrowedFd<'_>) -> io::Result<()> {
-        let mut state = self.count()?;
+        let Some(mut state) = self.count_sync()? else { return Ok(()) };
         state.names.clear();
         for (file, synced) in state.files.values_mut() {
             *synced = file.metadata()?.len();
@@ -364,6 +400,20 @@ mod tests {
         assert_eq!(b.content("named").as_deref(), Some("kept"));
         assert_eq!((b.content("other"), b.content("moved")), (None, None));
         assert!(b.disk.create(&b.folder, "more", 0o600).is_err());
+    }
+
+    #[test]
+    fn without_a_journal_a_renamed_file_may_have_no_name() {
+        for kept in 0..3 {
+            let b = bench();
+            let b = Bench { disk: b.disk.without_journal(), ..b };
+            let file = b.disk.create(&b.folder, "old", 0o600).unwrap();
+            b.disk.sync_file_system(file.as_fd()).unwrap();
+            b.disk.rename(&b.folder, "old", &b.folder, "new").unwrap();
+            b.disk.power_cut(kept, Lost::All).unwrap();
+            let left = ["old", "new"].map(|name| b.content(name).is_some());
+            assert_eq!(left, [[true, false], [false, false], [false, true]][kept]);
+        }
     }
 
     #[test]
