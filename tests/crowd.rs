@@ -58,6 +58,33 @@ fn strangers_who_hold_all_seats_make_room_for_new_clients() {
     ours.expect("250");
 }
 
+/// Everybody who came at once has had a thread and its buffers. What the allocator keeps of them, in an
+/// arena of each few threads, is of no use to the few who come later.
+#[test]
+fn a_crowd_that_has_gone_leaves_no_memory_behind() {
+    const CROWD: usize = 400;
+    let listen = "[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    let domains = "[domains]\n\"example.org\" = { users = \"*\", mailbox = \"/nowhere/\" }\n";
+    let limits = format!("[smtpd]\nmax_sessions = {CROWD}\nmax_sessions_per_client = {CROWD}\n");
+    let daemon = Ground::new(&format!("{listen}{domains}{limits}")).start();
+    let talk = |size: usize| {
+        let mut client = daemon.client_from("127.0.0.2");
+        client.begin("x@example.org");
+        client.send("twenty octets a line\r\n".repeat(size / 22));
+        client
+    };
+    drop(talk(60_000));
+    let start = daemon.status("VmRSS");
+    let crowd: Vec<Client> = (0..CROWD).map(|_| talk(60_000)).collect();
+    let most = daemon.status("VmRSS");
+    drop(crowd);
+    let few = || daemon.status("Threads") < 12;
+    daemon::wait_until("the workers have gone", few);
+    let more = || daemon.status("VmRSS").saturating_sub(start);
+    println!("{start} KiB before, {most} KiB with all of them, then {} KiB more", more());
+    daemon::wait_until("the memory is given back", || more() < (most - start) / 4);
+}
+
 #[test]
 fn a_client_that_has_its_share_drives_nobody_out() {
     let daemon = house("max_sessions = 2\nmax_sessions_per_client = 1\n");
