@@ -4,6 +4,7 @@
 #[path = "smtpd/daemon.rs"]
 mod daemon;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use daemon::{Client, Daemon, Ground};
@@ -56,6 +57,26 @@ fn strangers_who_hold_all_seats_make_room_for_new_clients() {
     // Who may relay stays, though nobody was silent for longer.
     ours.send("NOOP\r\n");
     ours.expect("250");
+}
+
+#[test]
+fn an_octet_now_and_then_keeps_no_seat() {
+    const SEATS: usize = 10;
+    let daemon = house(&format!("max_sessions = {SEATS}\nmax_sessions_per_client = {SEATS}\n"));
+    let mut slow: Vec<Client> = (0..SEATS).map(|_| daemon.client_from("127.0.0.2")).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // Who has gone can't be told anything.
+                slow.iter_mut().for_each(|client| _ = client.try_send("E"));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let newcomer = std::panic::catch_unwind(|| let_in(&daemon, "127.0.0.3"));
+        over.store(true, Ordering::Relaxed);
+        newcomer.expect("it comes in").say("EHLO newcomer.example", "250");
+    });
 }
 
 /// Everybody who came at once has had a thread and its buffers. What the allocator keeps of them, in an

@@ -57,6 +57,10 @@ pub struct Session {
     pub(crate) stage: Stage,
     /// The next command line has to be whole by then, or the handshake done.
     pub(crate) deadline: Instant,
+    /// When its last whole command was answered.
+    pub(crate) heard: Instant,
+    /// When it came, or when its last message was accepted.
+    pub(crate) bore_fruit: Instant,
     pub(crate) tally: Tally,
     pub(crate) named: Named,
     /// What was said last.
@@ -201,6 +205,8 @@ impl Session {
             entrance,
             stage: Stage::Entering,
             deadline: Instant::now() + terms.command_timeout,
+            heard: Instant::now(),
+            bore_fruit: Instant::now(),
             terms,
             tally: Tally::default(),
             named: Named::default(),
