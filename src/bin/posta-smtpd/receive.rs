@@ -257,7 +257,7 @@ impl Intake {
         }
         let committed =
             house.committer.commit(draft, &envelope).map_err(|error| fault(Some(self.id), &error))?;
-        session.bore_fruit = Instant::now();
+        (session.bore_fruit, session.waited_to_speak) = (Instant::now(), Duration::ZERO);
         Ok(committed)
     }
 }
