@@ -333,7 +333,8 @@ impl Hop {
             None => (text, default_port),
         };
         let host = crate::mail::address::parse_domain(host).ok().filter(|h| !h.starts_with('['))?;
-        Some(Hop::Host(host, port))
+        // The dot at the end of a name is gone now; what is left may be an address.
+        Some(host.parse().map_or(Hop::Host(host, port), |address| Hop::Address(address, port)))
     }
 }
 
