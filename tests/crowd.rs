@@ -4,6 +4,9 @@
 #[path = "smtpd/daemon.rs"]
 mod daemon;
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use daemon::{Client, Daemon, Ground};
@@ -56,6 +59,75 @@ fn strangers_who_hold_all_seats_make_room_for_new_clients() {
     // Who may relay stays, though nobody was silent for longer.
     ours.send("NOOP\r\n");
     ours.expect("250");
+}
+
+#[test]
+fn an_octet_now_and_then_keeps_no_seat() {
+    const SEATS: usize = 10;
+    let daemon = house(&format!("max_sessions = {SEATS}\nmax_sessions_per_client = {SEATS}\n"));
+    let mut slow: Vec<Client> = (0..SEATS).map(|_| daemon.client_from("127.0.0.2")).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // Who has gone can't be told anything.
+                slow.iter_mut().for_each(|client| _ = client.try_send("E"));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let newcomer = std::panic::catch_unwind(|| let_in(&daemon, "127.0.0.3"));
+        over.store(true, Ordering::Relaxed);
+        newcomer.expect("it comes in").say("EHLO newcomer.example", "250");
+    });
+}
+
+#[test]
+fn who_takes_a_little_of_our_replies_now_and_then_is_not_waited_for_for_ever() {
+    let mut daemon = house("command_timeout = \"3s\"\n");
+    let socket = daemon.client_from("127.0.0.2").into_socket();
+    let (over, mut asking) = (AtomicBool::new(false), socket.try_clone().unwrap());
+    std::thread::scope(|scope| {
+        // More than all buffers hold: it is always waited for.
+        scope.spawn(move || _ = asking.write_all("HELP\r\n".repeat(1_000_000).as_bytes()));
+        scope.spawn(|| {
+            let mut little = [0; 64 * 1024];
+            while !over.load(Ordering::Relaxed) && (&socket).read(&mut little).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            socket.shutdown(Shutdown::Both).unwrap_or_default();
+        });
+        let ends = || daemon.wait_for_log("replies not taken after HELP by unknown[127.0.0.2]");
+        let line = std::panic::catch_unwind(std::panic::AssertUnwindSafe(ends));
+        over.store(true, Ordering::Relaxed);
+        line.expect("it is not waited for");
+    });
+}
+
+/// Everybody who came at once has had a thread and its buffers. What the allocator keeps of them, in an
+/// arena of each few threads, is of no use to the few who come later.
+#[test]
+fn a_crowd_that_has_gone_leaves_no_memory_behind() {
+    const CROWD: usize = 400;
+    let listen = "[[listen]]\naddress = \"127.0.0.1:0\"\n";
+    let domains = "[domains]\n\"example.org\" = { users = \"*\", mailbox = \"/nowhere/\" }\n";
+    let limits = format!("[smtpd]\nmax_sessions = {CROWD}\nmax_sessions_per_client = {CROWD}\n");
+    let daemon = Ground::new(&format!("{listen}{domains}{limits}")).start();
+    let talk = |size: usize| {
+        let mut client = daemon.client_from("127.0.0.2");
+        client.begin("x@example.org");
+        client.send("twenty octets a line\r\n".repeat(size / 22));
+        client
+    };
+    drop(talk(60_000));
+    let start = daemon.status("VmRSS");
+    let crowd: Vec<Client> = (0..CROWD).map(|_| talk(60_000)).collect();
+    let most = daemon.status("VmRSS");
+    drop(crowd);
+    let few = || daemon.status("Threads") < 12;
+    daemon::wait_until("the workers have gone", few);
+    let more = || daemon.status("VmRSS").saturating_sub(start);
+    println!("{start} KiB before, {most} KiB with all of them, then {} KiB more", more());
+    daemon::wait_until("the memory is given back", || more() < (most - start) / 4);
 }
 
 #[test]

@@ -337,8 +337,9 @@ impl Target {
 impl Hop {
     /// Reads `host:port`, `host`, `192.0.2.1:25`, `[2001:db8::1]:25` or `unix:/path`.
     pub fn parse(text: &str, default_port: u16) -> Option<Hop> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return path.starts_with('/').then(|| Hop::Unix(path.to_string()));
+        // A host may be called "unix".
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| path.starts_with('/')) {
+            return Some(Hop::Unix(path.to_string()));
         }
         if let Ok(address) = text.parse::<std::net::SocketAddr>() {
             return Some(Hop::Address(address.ip(), address.port()));
@@ -351,7 +352,8 @@ impl Hop {
             None => (text, default_port),
         };
         let host = crate::mail::address::parse_domain(host).ok().filter(|h| !h.starts_with('['))?;
-        Some(Hop::Host(host, port))
+        // The dot at the end of a name is gone now; what is left may be an address.
+        Some(host.parse().map_or(Hop::Host(host, port), |address| Hop::Address(address, port)))
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 pub struct Parking<S> {
     sessions: HashMap<usize, Parked<S>>,
     ends: BTreeSet<(Instant, usize)>,
-    /// Those of strangers, and so in the order in which they came.
-    strangers: BTreeSet<usize>,
+    /// Those of strangers, the one that has been idle for longest first.
+    strangers: BTreeSet<(Instant, usize)>,
     next: usize,
 }
 
@@ -20,7 +20,7 @@ pub struct Parked<S> {
     pub session: S,
     /// How it waits.
     pub stay: Stay,
-    /// When it was parked.
+    /// Since when it has been idle: before it was parked, if what it said then was nothing whole.
     pub since: Instant,
     /// When its stay ends.
     pub until: Instant,
@@ -54,7 +54,7 @@ impl<S> Parking<S> {
         self.next += 1;
         self.ends.insert((parked.until, number));
         if parked.stranger {
-            self.strangers.insert(number);
+            self.strangers.insert((parked.since, number));
         }
         self.sessions.insert(number, parked);
         number
@@ -69,17 +69,17 @@ impl<S> Parking<S> {
     pub fn take(&mut self, number: usize) -> Option<Parked<S>> {
         let parked = self.sessions.remove(&number)?;
         self.ends.remove(&(parked.until, number));
-        self.strangers.remove(&number);
+        self.strangers.remove(&(parked.since, number));
         if self.sessions.capacity() > 64 && self.sessions.len() * 8 < self.sessions.capacity() {
             self.sessions.shrink_to(self.sessions.len() * 2);
         }
         Some(parked)
     }
 
-    /// Takes out the stranger who has waited for longest, if that is since `since` or longer.
+    /// Takes out the stranger who has been idle for longest, if that is since `since` or longer.
     pub fn take_longest_idle(&mut self, since: Instant) -> Option<Parked<S>> {
-        let number = *self.strangers.first()?;
-        if self.get(number)?.since <= since { self.take(number) } else { None }
+        let (idle, number) = *self.strangers.first()?;
+        if idle <= since { self.take(number) } else { None }
     }
 
     /// When the first stay ends.
@@ -146,13 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn strangers_go_in_the_order_in_which_they_fell_silent() {
+    fn strangers_go_in_the_order_in_which_they_fell_idle() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut parking = Parking::new(0);
         parking.put(Parked { stranger: false, ..parked("ours", at(0), 90) });
-        parking.put(parked("first", at(1), 90));
+        // When they were parked says nothing.
         parking.put(parked("second", at(2), 10));
+        parking.put(parked("first", at(1), 90));
         assert_eq!(parking.take_longest_idle(at(0)), None);
         assert_eq!(name(parking.take_longest_idle(at(5))), Some("first"));
         assert_eq!(name(parking.take_longest_idle(at(5))), Some("second"));

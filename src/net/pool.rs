@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
+use crate::unix::memory;
 use crate::unix::threads::{Arc, AtomicUsize, Builder, Ordering};
 
 /// How big a pool is.
@@ -54,6 +55,9 @@ pub trait Crowd {
     fn at_work(&self) -> usize;
 }
 
+/// When half of so many workers or more have gone, the memory that they had is given back to the system.
+const CROWD: usize = 16;
+
 /// The pool. When it is dropped, the workers finish the jobs that wait and go.
 #[derive(Debug)]
 pub struct Pool<W: Work> {
@@ -71,14 +75,16 @@ struct Crew<W: Work> {
     all: AtomicUsize,
     /// Workers that wait for a job.
     idle: AtomicUsize,
+    /// The most workers there were since memory was given back.
+    most_lately: AtomicUsize,
 }
 
 impl<W: Work> Pool<W> {
     /// Starts the least number of workers.
     pub fn start(size: Size, work: W) -> Pool<W> {
         let (sender, jobs) = bounded(size.waiting);
-        let (all, idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let crew = Arc::new(Crew { work, jobs, size, all, idle });
+        let [all, idle, most_lately] = [0; 3].map(AtomicUsize::new);
+        let crew = Arc::new(Crew { work, jobs, size, all, idle, most_lately });
         for _ in 0..crew.size.least {
             crew.grow();
         }
@@ -114,9 +120,8 @@ impl<W: Work> Crew<W> {
     /// job waits for one that is there.
     fn grow(self: &Arc<Crew<W>>) {
         let one_more = |all: usize| (all < self.size.most).then_some(all + 1);
-        if self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err() {
-            return;
-        }
+        let Ok(before) = self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) else { return };
+        self.most_lately.fetch_max(before + 1, Ordering::Relaxed);
         let crew = Arc::clone(self);
         let builder = Builder::new().name(self.size.name.to_string()).stack_size(self.size.stack);
         if let Err(error) = builder.spawn(move || crew.serve()) {
@@ -134,6 +139,21 @@ impl<W: Work> Crew<W> {
                 log::error!("a session ended by a fault of the program: {}", words_of(panic.as_ref()));
                 bench = W::Bench::default();
             }
+        }
+        drop(bench);
+        self.give_memory_back();
+    }
+
+    /// When half of a crowd of workers has gone, and again half of those: what the allocator keeps of their
+    /// buffers would otherwise be kept for ever.
+    fn give_memory_back(&self) {
+        let (all, most) = (self.all.load(Ordering::SeqCst), self.most_lately.load(Ordering::Relaxed));
+        let is_over = most >= CROWD && all * 2 <= most;
+        // Of several that go at the same time one does it.
+        let exchange =
+            |now| self.most_lately.compare_exchange(most, now, Ordering::Relaxed, Ordering::Relaxed);
+        if is_over && exchange(all).is_ok() {
+            memory::give_back();
         }
     }
 

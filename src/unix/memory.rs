@@ -1,4 +1,4 @@
-//! Files that live in memory only.
+//! Files that live in memory only, and memory that is given back.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -10,6 +10,17 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Bytes moved at once.
 const PIECE: usize = 256 * 1024;
+
+/// Gives the system the memory back that the allocator keeps for later. It costs some milliseconds, and
+/// others who want memory meanwhile may wait for it: to be done when a crowd has gone.
+pub fn give_back() {
+    // glibc has an arena for every few threads, and by itself gives back only what lies at its end.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches only what is free, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 /// A copy of the bytes 0 to `size` of `file`, which nobody can change any more. Fewer bytes there
 /// are `UnexpectedEof`.

@@ -23,6 +23,11 @@ mod stand_in;
 mod unix {
     #[path = "threads.rs"]
     pub mod threads;
+
+    /// What a crowd leaves behind is the allocator's own matter here.
+    pub mod memory {
+        pub fn give_back() {}
+    }
 }
 
 // The source files name these crates; here they find the stand-ins.

@@ -6,12 +6,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::attack::shake;
-use crate::station::wait_for;
-use crate::target::{HONEST, Target, connect};
+use crate::target::{HONEST, Target, connect, wait_long_for};
 use crate::words;
 
 /// One message may take so long to be accepted, all attempts together.
@@ -29,6 +29,8 @@ pub struct Post<'a> {
     unclear: AtomicU64,
     /// Attempts that came to nothing.
     again: AtomicU64,
+    /// How long each message took to be accepted, all attempts together.
+    accepted: Mutex<Vec<Duration>>,
 }
 
 /// What came of it.
@@ -36,13 +38,16 @@ pub struct Account {
     pub sent: usize,
     /// Attempts that were refused or cut off, and made again.
     pub again: u64,
+    /// From the first attempt until it was accepted, shortest first.
+    pub waits: Vec<Duration>,
     /// From the first attempt until it lay in the mailbox, shortest first.
     pub delays: Vec<Duration>,
 }
 
 impl<'a> Post<'a> {
     pub fn new(target: &'a Target) -> Post<'a> {
-        Post { target, next: AtomicU64::new(0), unclear: AtomicU64::new(0), again: AtomicU64::new(0) }
+        let [next, unclear, again] = [0; 3].map(AtomicU64::new);
+        Post { target, next, unclear, again, accepted: Mutex::default() }
     }
 
     /// Sends one message after the other until it is over; each is accepted before the next one is begun.
@@ -59,7 +64,7 @@ impl<'a> Post<'a> {
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
         let message =
             format!("From: <a@honest.example>\r\nX-Number: {number}\r\nX-Began: {began}\r\n\r\n.\r\n");
-        let end = Instant::now() + PATIENCE;
+        let first = Instant::now();
         loop {
             let mut said_all = false;
             let outcome = if with_password {
@@ -67,10 +72,13 @@ impl<'a> Post<'a> {
             } else {
                 self.hand_over(&message, &mut said_all)
             };
-            let Err(error) = outcome else { return };
+            let Err(error) = outcome else {
+                self.accepted.lock().unwrap().push(first.elapsed());
+                return;
+            };
             self.unclear.fetch_add(u64::from(said_all), Ordering::SeqCst);
             self.again.fetch_add(1, Ordering::SeqCst);
-            assert!(Instant::now() < end, "message {number} is not accepted in {PATIENCE:?}: {error}");
+            assert!(first.elapsed() < PATIENCE, "message {number} is not accepted in {PATIENCE:?}: {error}");
             std::thread::sleep(PAUSE);
         }
     }
@@ -101,7 +109,7 @@ impl<'a> Post<'a> {
         let mut found: BTreeMap<u64, Duration> = BTreeMap::new();
         let mut copies = 0;
         let what = format!("{sent} honest messages in the mailbox");
-        wait_for(&what, || {
+        wait_long_for(&what, || {
             for path in files(&folder) {
                 let Some((number, delay)) = look_at(&path) else { continue };
                 found.insert(number, delay);
@@ -114,16 +122,16 @@ impl<'a> Post<'a> {
         assert!(copies <= sent as u64 + unclear, "{copies} copies of {sent} messages, {unclear} unclear");
         let mut delays: Vec<Duration> = found.into_values().collect();
         delays.sort();
-        Account { sent, again: self.again.into_inner(), delays }
+        let mut waits = self.accepted.into_inner().unwrap();
+        waits.sort();
+        Account { sent, again: self.again.into_inner(), waits, delays }
     }
 }
 
-impl Account {
-    /// The delay that this part of all messages did not exceed.
-    pub fn percentile(&self, percent: usize) -> Duration {
-        let place = (self.delays.len() * percent).div_ceil(100).saturating_sub(1);
-        self.delays.get(place).copied().unwrap_or_default()
-    }
+/// The duration that this part of all did not exceed.
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or_default()
 }
 
 fn transact(stream: &mut (impl io::Read + io::Write), message: &str, said_all: &mut bool) -> io::Result<()> {

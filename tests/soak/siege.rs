@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::attack::{ATTACKS, Attacker};
 use crate::crowd::Crowd;
 use crate::level::Levels;
-use crate::post::{Post, files};
-use crate::target::Target;
+use crate::post::{Post, files, percentile};
+use crate::target::{Target, wait_long_for};
 
 /// A siege of a house.
 pub struct Siege<'a> {
@@ -54,11 +54,11 @@ impl Siege<'_> {
             println!("  {name:<22}{count:>9}");
         }
         println!("  relayed in seven bits {:>9}, in all", self.target.seven.taken());
-        let [half, most, longest] = [50, 99, 100].map(|percent| account.percentile(percent));
-        println!(
-            "honest mail: {} sent, all arrived; {} attempts in vain; delay: median {half:.2?}, 99% {most:.2?}, longest {longest:.2?}",
-            account.sent, account.again
-        );
+        println!("honest mail: {} sent, all arrived; {} attempts in vain", account.sent, account.again);
+        for (what, times) in [("accepted", &account.waits), ("in the mailbox", &account.delays)] {
+            let [half, most, longest] = [50, 99, 100].map(|percent| percentile(times, percent));
+            println!("  {what}: median {half:.2?}, 99% {most:.2?}, longest {longest:.2?}");
+        }
         assert!(account.sent > 0);
         self.clear_away();
     }
@@ -77,9 +77,11 @@ impl Siege<'_> {
 
     /// Waits until the attackers' own mail is done with, and throws it away.
     fn clear_away(&self) {
-        self.target.house.wait_for_empty_queue();
+        let house = &self.target.house;
+        let left = || ["new", "cur", "journal"].iter().map(|place| house.spooled(place).len()).sum::<usize>();
+        wait_long_for("an empty queue", || (left() == 0).then_some(()));
         for user in ["bomb", "cut", "slow"] {
-            for path in files(&self.target.house.path(&format!("mail/{user}/new"))) {
+            for path in files(&house.path(&format!("mail/{user}/new"))) {
                 fs::remove_file(path).unwrap();
             }
         }

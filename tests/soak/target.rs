@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use posta::net::stream::Stream;
 
@@ -92,4 +92,18 @@ pub fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
 /// One of the addresses of a band of attackers, or of the crowd.
 pub fn stranger(band: usize, member: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 201 + band as u8, (member / 250) as u8, (member % 250 + 1) as u8))
+}
+
+/// Waits until `done` gives something, for longer than other tests do: after a siege there is a lot to be
+/// done, and the machine may have other work.
+pub fn wait_long_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    const PATIENCE: Duration = Duration::from_secs(600);
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

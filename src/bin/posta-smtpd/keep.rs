@@ -89,6 +89,10 @@ impl Guest for Box<Session> {
     fn is_stranger(&self) -> bool {
         Session::is_stranger(self)
     }
+
+    fn idle_since(&self) -> Instant {
+        Session::idle_since(self)
+    }
 }
 
 impl Desk {

@@ -255,7 +255,10 @@ impl Intake {
         if envelope.recipients.is_empty() {
             return Err(DataFault::Discarded(self.id));
         }
-        house.committer.commit(draft, &envelope).map_err(|error| fault(Some(self.id), &error))
+        let committed =
+            house.committer.commit(draft, &envelope).map_err(|error| fault(Some(self.id), &error))?;
+        (session.bore_fruit, session.waited_to_speak) = (Instant::now(), Duration::ZERO);
+        Ok(committed)
     }
 }
 

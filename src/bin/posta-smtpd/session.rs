@@ -57,6 +57,12 @@ pub struct Session {
     pub(crate) stage: Stage,
     /// The next command line has to be whole by then, or the handshake done.
     pub(crate) deadline: Instant,
+    /// When its last whole command was answered.
+    pub(crate) heard: Instant,
+    /// When it came, or when its last message was accepted.
+    pub(crate) bore_fruit: Instant,
+    /// How long we have waited since then for it to take our replies.
+    pub(crate) waited_to_speak: Duration,
     pub(crate) tally: Tally,
     pub(crate) named: Named,
     /// What was said last.
@@ -203,6 +209,9 @@ impl Session {
             entrance,
             stage: Stage::Entering,
             deadline: Instant::now() + terms.command_timeout,
+            heard: Instant::now(),
+            bore_fruit: Instant::now(),
+            waited_to_speak: Duration::ZERO,
             terms,
             tally: Tally::default(),
             named: Named::default(),
@@ -344,15 +353,19 @@ impl Session {
         self.stage == Stage::Talking || (self.stage == Stage::Entering && !self.entrance.implicit)
     }
 
-    /// Sends what was gathered.
+    /// Sends what was gathered. All waits for a client to take our replies have one limit, until it hands
+    /// in a message: one that asks for ever, and takes a little of the answers just in time, would hold a
+    /// worker for ever.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Loss> {
         if !out.is_empty() {
             self.flight.said(out);
-            self.stream.set_deadline(Some(Instant::now() + self.patience(self.terms.command_timeout)));
+            let (begun, limit) = (Instant::now(), self.patience(self.terms.command_timeout));
+            self.stream.set_deadline(Some(begun + limit.saturating_sub(self.waited_to_speak)));
             self.stream.write_all(out).map_err(|error| match Loss::from(error) {
                 Loss::Late => Loss::Deaf,
                 loss => loss,
             })?;
+            self.waited_to_speak += begun.elapsed();
             out.clear();
         }
         Ok(())

@@ -20,6 +20,8 @@ const BRISK: Duration = Duration::from_millis(100);
 const FEW: usize = 64;
 /// The same, while others wait for a worker.
 const HASTE: Duration = Duration::from_millis(20);
+/// A client that has handed in no message for so long is idle, whatever it says.
+const FRUITLESS: Duration = Duration::from_secs(30);
 /// No phase of a client's has more time while most workers are busy.
 const HURRY: Duration = Duration::from_secs(20);
 
@@ -45,7 +47,14 @@ impl Session {
 
     /// The client has the whole time for its next command line.
     pub(crate) fn wind_up(&mut self) {
-        self.deadline = Instant::now() + self.patience(self.terms.command_timeout);
+        self.heard = Instant::now();
+        self.deadline = self.heard + self.patience(self.terms.command_timeout);
+    }
+
+    /// Since when the client has been idle: since its last whole command, and in the long run, since it came
+    /// or handed in a message. Otherwise one that says NOOP often enough would keep its seat for ever.
+    pub(crate) fn idle_since(&self) -> Instant {
+        if self.bore_fruit.elapsed() < FRUITLESS { self.heard } else { self.bore_fruit }
     }
 
     /// Reads once. `false`: nothing came for a while, or before the deadline.

@@ -1,6 +1,7 @@
 //! Who waits: sessions, and new clients that have not been greeted.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use crate::net::seats::{Full, Seat};
 
@@ -12,8 +13,12 @@ pub trait Guest: AsFd {
     fn seat(&self) -> Option<&Seat>;
 
     /// Whether it has shown no right to anything. When the house is full, the strangers who are
-    /// silent for longest have to go for new clients; others never.
+    /// idle for longest have to go for new clients; others never.
     fn is_stranger(&self) -> bool;
+
+    /// Since when it has been idle. That its client says something is not enough to be busy: an octet now
+    /// and then would keep its seat for ever.
+    fn idle_since(&self) -> Instant;
 }
 
 /// Who is parked.
@@ -47,6 +52,14 @@ impl<S: Guest> Waiting<S> {
         match self {
             Waiting::Session(session) => session.seat(),
             Waiting::Newcomer(arrival) => Some(&arrival.seat),
+        }
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        match self {
+            Waiting::Session(session) => session.idle_since(),
+            // It is to be silent, and may be so from now on.
+            Waiting::Newcomer(_) => Instant::now(),
         }
     }
 

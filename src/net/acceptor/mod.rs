@@ -43,7 +43,7 @@ pub use porch::Porch;
 const REST: Duration = Duration::from_millis(200);
 /// Connections that one listener gives before the others have their turn.
 const AT_ONCE: usize = 64;
-/// Who has been silent for so long may have to go for another.
+/// Who has been idle for so long may have to go for another.
 const IDLE: Duration = Duration::from_secs(1);
 /// While the house is closing: how often we look whether everybody has gone.
 const LOOK: Duration = Duration::from_millis(50);
@@ -231,8 +231,8 @@ impl<S: Guest> Acceptor<S> {
         let token = Token(self.parking.next_number());
         match watch(&self.poll, session.as_fd().as_raw_fd(), token) {
             Ok(()) => {
-                let stranger = session.is_stranger();
-                self.parking.put(Parked { session, stay, since: Instant::now(), until, stranger });
+                let (stranger, since) = (session.is_stranger(), session.idle_since());
+                self.parking.put(Parked { session, stay, since, until, stranger });
             }
             Err(error) => {
                 log::error!("cannot watch a session: {error}");
@@ -303,7 +303,7 @@ impl<S: Guest> Acceptor<S> {
         self.happened.push_back(happening);
     }
 
-    /// Lets the stranger go who has been silent for longest; `false` if there is none who could.
+    /// Lets the stranger go who has been idle for longest; `false` if there is none who could.
     fn shed(&mut self, now: Instant) -> bool {
         let Some(since) = now.checked_sub(IDLE).filter(|_| self.seats.may_shed()) else { return false };
         let Some(parked) = self.parking.take_longest_idle(since) else { return false };
@@ -369,6 +369,9 @@ mod tests {
         /// In these tests who comes over IPv6 is no stranger.
         fn is_stranger(&self) -> bool {
             self.address.is_none_or(|address| address.is_ipv4())
+        }
+        fn idle_since(&self) -> Instant {
+            Instant::now()
         }
     }
 

@@ -1,6 +1,7 @@
 //! What must hold for any input. Each target takes arbitrary octets and panics where it does not. Where
 //! input is to be split, its first octet says how.
 
+mod client;
 mod mail;
 mod packets;
 mod smtp;
@@ -20,6 +21,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server", smtp::server),
     ("events", smtp::events),
     ("reply", smtp::reply),
+    ("client", client::client),
+    ("relay", client::relay),
     ("address", mail::address),
     ("addresses", mail::addresses),
     ("header", mail::header),
@@ -34,6 +37,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("zone", told::zone),
     ("aliases", told::aliases),
     ("config", told::config),
+    ("access", told::access),
+    ("tables", told::tables),
+    ("forward", told::forward),
+    ("users", told::users),
+    ("past", told::past),
+    ("words", told::words),
 ];
 
 /// The target of that name.
