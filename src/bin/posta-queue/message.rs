@@ -130,6 +130,9 @@ pub struct Message {
     pub granted: Option<Granted>,
 }
 
+/// What targets that go together have in common: destination, sender, terms, and whether they are a list's.
+type Company<'m> = (String, Option<&'m Mailbox>, Option<&'m Relaying>, bool);
+
 impl Message {
     /// A message without a journal.
     pub fn fresh(entry: Arc<Entry>, place: Place) -> Message {
@@ -239,7 +242,7 @@ impl Message {
 
     fn parts_of(&self, wanted: impl Fn(u32, &Target) -> bool) -> Vec<Part> {
         let mut parts: Vec<Part> = Vec::new();
-        let mut open: HashMap<(String, Option<&Mailbox>, Option<&Relaying>, bool), usize> = HashMap::new();
+        let mut open: HashMap<Company<'_>, usize> = HashMap::new();
         for (n, target) in (0..).zip(&self.targets).filter(|(n, t)| wanted(*n, t)) {
             let (hand, destination) = of_target(&target.leaf.target);
             let relaying = target.relaying.as_deref();
