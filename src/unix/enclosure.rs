@@ -3,7 +3,7 @@
 //! - No program that it starts gets more rights than it has (no_new_privs).
 //! - Files: only in the folders that are named (Landlock, Linux 5.19 and later,
 //!   <https://docs.kernel.org/userspace-api/landlock.html>). What is open already stays open.
-//! - The kernel: without what it never asks of it ([`seccomp`](super::seccomp)).
+//! - The kernel: without what it never asks of it ([`seccomp`]).
 //!
 //! All of it holds for the thread that enters and for what it starts from then on, so a program
 //! enters before it has others. An older kernel can't do all; [`InForce`] says what is in force.
