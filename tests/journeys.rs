@@ -183,11 +183,22 @@ fn survives_killing(program: &str, to: &str, arrived: impl Fn(&House) -> Vec<Str
         acknowledged.push(format!("mark-{n}-end"));
     }
     wait_for("everything acknowledged", || {
+        let is_held = release_held(&house);
         let all = arrived(&house).concat();
-        acknowledged.iter().all(|mark| all.contains(mark)).then_some(())
+        (!is_held && acknowledged.iter().all(|mark| all.contains(mark))).then_some(())
     });
     house.wait_for_empty_queue();
     assert!(!house.pids(program).is_empty(), "{program} was not started again");
+}
+
+/// Releases what three deaths have met, which may have been their cause and is rightly on hold. Says whether
+/// there was any.
+fn release_held(house: &House) -> bool {
+    let held = house.spooled("hold");
+    for id in held.iter().filter_map(|path| path.file_name()?.to_str()) {
+        house.command("postactl", &["release", id]).output().unwrap();
+    }
+    !held.is_empty()
 }
 
 #[test]
