@@ -164,11 +164,18 @@ fn charge(disk: &dyn Durable, maildir: &Maildir, size: u64) -> Result<u64, Deliv
     Ok(size)
 }
 
-/// A new file and the folder that it was made in.
+/// A new file in `tmp/`, and that folder. One that was made in the nursery is moved at once, still empty: what a
+/// power cut leaves half-written lies in `tmp/` itself, where everybody knows it for what it is.
 fn born(disk: &dyn Durable, maildir: &Maildir, name: &str) -> Result<(Rc<Folder>, File), DeliverError> {
     let place = maildir.nursery.next(disk);
     match create(disk, &place, name) {
-        Ok(file) => Ok((place, file)),
+        Ok(file) => {
+            let tmp = maildir.nursery.tmp();
+            if !Rc::ptr_eq(&place, tmp) {
+                disk.rename(&place, name, tmp, name).map_err(failed(&place, name))?;
+            }
+            Ok((Rc::clone(tmp), file))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && maildir.nursery.leave() => {
             born(disk, maildir, name)
         }

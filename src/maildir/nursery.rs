@@ -6,8 +6,9 @@
 //! near the folder that it was made in, whatever it is renamed to later. So once an opened Maildir has
 //! had more than a few copies, it makes a folder in `tmp/` that the file system puts somewhere else
 //! ([`Folder::spread_while`]), and the next ones are made there. The folder goes when there is
-//! nothing to do for a moment, and the next one lies elsewhere again. What a killed process leaves is
-//! swept ([`super::deliver::Maildir::sweep`]). Readers of a Maildir don't look for folders in `tmp/`.
+//! nothing to do for a moment, and the next one lies elsewhere again. A copy stays there only until it is
+//! renamed to `tmp/`, before its first octet is written. What a killed process leaves is swept
+//! ([`super::deliver::Maildir::sweep`]). Readers of a Maildir don't look for folders in `tmp/`.
 //!
 //! Nothing depends on it: where the file system knows no such wish, or makes no folder, copies are
 //! made in `tmp/`. Nor does a promise: what makes a name in `new/` durable covers the file that it
@@ -55,7 +56,7 @@ impl Nursery {
     }
 
     /// `tmp/`.
-    pub fn tmp(&self) -> &Folder {
+    pub fn tmp(&self) -> &Rc<Folder> {
         &self.tmp
     }
 
