@@ -463,6 +463,20 @@ mod tests {
         assert_eq!(s.next_open(NOW), Some((id(10), Place::New)));
     }
 
+    #[test]
+    fn a_clock_that_jumps_backwards_holds_up_no_new_mail_and_forgets_none() {
+        let mut s = schedule(40, 1000);
+        s.found_waiting(id(1), NOW + SECOND, 0);
+        let hours_ago = NOW - 5 * 3600 * SECOND;
+        assert_eq!(s.next_open(hours_ago), None);
+        s.add_fresh(id(2));
+        assert_eq!(s.next_open(hours_ago), Some((id(2), Place::New)));
+        assert_eq!(s.admit(id(2), part(Hand::Local, ""), false, hours_ago), Admission::Admitted(Vec::new()));
+        assert_eq!(jobs(&mut s, hours_ago).len(), 1);
+        assert_eq!(s.next_open(NOW), None);
+        assert_eq!(s.next_open(NOW + SECOND), Some((id(1), Place::Cur)));
+    }
+
     /// So many destinations are known, with nothing to do, that one more has them swept out.
     fn schedule_that_knows_many(slots: usize) -> Schedule {
         let mut s = schedule(slots, 1000);
