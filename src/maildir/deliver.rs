@@ -121,8 +121,6 @@ fn abandoned(folder: &Folder, now: SystemTime) -> io::Result<Vec<String>> {
 pub struct Written {
     maildir: Rc<Maildir>,
     file: File,
-    /// The folder that it lies in, below `tmp/` or that itself.
-    birthplace: Rc<Folder>,
     tmp_name: String,
     new_name: String,
     size: u64,
@@ -137,20 +135,20 @@ pub fn write<M: Deref<Target = Message>>(
     copy: &mut Copy<M>,
     piece: &mut Vec<u8>,
 ) -> Result<Written, DeliverError> {
-    let (birthplace, file) = born(disk, maildir, name.in_tmp())?;
-    let filled = fill(disk, &file, copy, piece).map_err(failed(&birthplace, name.in_tmp()));
+    let tmp = maildir.nursery.tmp();
+    let file = born(disk, maildir, name.in_tmp())?;
+    let filled = fill(disk, &file, copy, piece).map_err(failed(tmp, name.in_tmp()));
     match filled.and_then(|size| charge(disk, maildir, size)) {
         Ok(size) => Ok(Written {
             maildir: Rc::clone(maildir),
             file,
-            birthplace,
             tmp_name: name.in_tmp().to_string(),
             new_name: name.in_new(size),
             size,
         }),
         Err(error) => {
             // The error that matters is that one; a file that stays is swept later.
-            let _ = disk.unlink(&birthplace, name.in_tmp());
+            let _ = disk.unlink(tmp, name.in_tmp());
             Err(error)
         }
     }
@@ -164,9 +162,9 @@ fn charge(disk: &dyn Durable, maildir: &Maildir, size: u64) -> Result<u64, Deliv
     Ok(size)
 }
 
-/// A new file in `tmp/`, and that folder. One that was made in the nursery is moved at once, still empty: what a
+/// A new file in `tmp/`. One that was made in the nursery is moved at once, still empty: what a
 /// power cut leaves half-written lies in `tmp/` itself, where everybody knows it for what it is.
-fn born(disk: &dyn Durable, maildir: &Maildir, name: &str) -> Result<(Rc<Folder>, File), DeliverError> {
+fn born(disk: &dyn Durable, maildir: &Maildir, name: &str) -> Result<File, DeliverError> {
     let place = maildir.nursery.next(disk);
     match create(disk, &place, name) {
         Ok(file) => {
@@ -174,7 +172,7 @@ fn born(disk: &dyn Durable, maildir: &Maildir, name: &str) -> Result<(Rc<Folder>
             if !Rc::ptr_eq(&place, tmp) {
                 disk.rename(&place, name, tmp, name).map_err(failed(&place, name))?;
             }
-            Ok((Rc::clone(tmp), file))
+            Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && maildir.nursery.leave() => {
             born(disk, maildir, name)
@@ -215,14 +213,14 @@ impl Written {
 
     /// Makes its bytes durable (state M2), where no shared sync did.
     pub fn sync(&self, disk: &dyn Durable) -> Result<(), DeliverError> {
-        disk.sync_file(&self.file).map_err(failed(&self.birthplace, &self.tmp_name))
+        disk.sync_file(&self.file).map_err(failed(self.maildir.nursery.tmp(), &self.tmp_name))
     }
 
     /// Gives it its name in `new/` (state M3); only when its bytes are durable. A copy that an
     /// earlier attempt put there is replaced.
     pub fn name_it(self, disk: &dyn Durable) -> Result<Named, DeliverError> {
         let new = &self.maildir.new;
-        match disk.rename(&self.birthplace, &self.tmp_name, new, &self.new_name) {
+        match disk.rename(self.maildir.nursery.tmp(), &self.tmp_name, new, &self.new_name) {
             Ok(()) => Ok(Named { maildir: self.maildir, file: self.file }),
             Err(error) => {
                 let failure = failed(new, &self.new_name)(error);
@@ -235,7 +233,7 @@ impl Written {
     /// Removes it.
     pub fn give_up(self, disk: &dyn Durable) {
         // A file that stays is swept later; books that are wrong are made anew.
-        let _ = disk.unlink(&self.birthplace, &self.tmp_name);
+        let _ = disk.unlink(self.maildir.nursery.tmp(), &self.tmp_name);
         let _ = self.maildir.quota.as_ref().map(|quota| quota.give_back(disk, self.size));
     }
 }
