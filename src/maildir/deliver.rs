@@ -138,7 +138,7 @@ pub fn write<M: Deref<Target = Message>>(
     let tmp = maildir.nursery.tmp();
     let file = born(disk, maildir, name.in_tmp())?;
     let filled = fill(disk, &file, copy, piece).map_err(failed(tmp, name.in_tmp()));
-    match filled.and_then(|size| charge(disk, maildir, size)) {
+    match filled.and_then(|size| charge(disk, maildir, name, size)) {
         Ok(size) => Ok(Written {
             maildir: Rc::clone(maildir),
             file,
@@ -154,10 +154,10 @@ pub fn write<M: Deref<Target = Message>>(
     }
 }
 
-/// Enters the copy in the Maildir's books, if there is a limit. Gives `size` again.
-fn charge(disk: &dyn Durable, maildir: &Maildir, size: u64) -> Result<u64, DeliverError> {
+/// Enters the copy of that name in the Maildir's books, if there is a limit. Gives `size` again.
+fn charge(disk: &dyn Durable, maildir: &Maildir, name: &Name, size: u64) -> Result<u64, DeliverError> {
     if let Some(quota) = &maildir.quota {
-        quota.charge(disk, size, SystemTime::now()).map_err(failed(quota.top(), ""))?;
+        quota.charge(disk, name.in_tmp(), size, SystemTime::now()).map_err(failed(quota.top(), ""))?;
     }
     Ok(size)
 }

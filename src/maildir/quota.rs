@@ -6,6 +6,10 @@
 //! file is made anew from what is there when it is missing, has other limits, or has grown too long;
 //! and when it says that the Maildir is full, since a message that was removed by hand is not in it.
 //! It is a hint and needs no sync.
+//!
+//! A copy that is under way is in the books but not yet in `new/`; so what was written to a `tmp/` a
+//! short while ago is counted as well, or a burst would pass the limit by the copies that a count
+//! doesn't see.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -24,6 +28,8 @@ const BOOKS: &str = "maildirsize";
 const LONGEST: u64 = 5120;
 /// A file that is older is not believed when it says that the Maildir is full.
 const OLD: Duration = Duration::from_secs(15 * 60);
+/// A file in `tmp/` that was last written to before that is not under way any more.
+const UNDER_WAY: Duration = Duration::from_secs(15 * 60);
 /// What lies here is about to be removed, and does not count.
 const TRASH: &str = ".Trash";
 
@@ -72,16 +78,16 @@ impl Quota {
         &self.top
     }
 
-    /// Enters a message of `size` bytes. `QuotaExceeded`: there is no room for it, and it is not
-    /// entered.
-    pub fn charge(&self, disk: &dyn Durable, size: u64, now: SystemTime) -> io::Result<()> {
+    /// Enters a message of `size` bytes that lies in `tmp/` under the name `own`. `QuotaExceeded`: there
+    /// is no room for it, and it is not entered.
+    pub fn charge(&self, disk: &dyn Durable, own: &str, size: u64, now: SystemTime) -> io::Result<()> {
         let with = |sum: Sum| sum.and(size.into(), 1);
         match self.read(now)? {
             Some(books) if with(books.sum).fits(self.limit) => return self.enter(disk, &entry(size, '+')),
             Some(books) if books.is_count => return Err(self.full(books.sum)),
             _ => {}
         }
-        let sum = self.count()?;
+        let sum = self.count(own, now)?;
         let fits = with(sum).fits(self.limit);
         let mut text = format!("{}\n{} {}\n", self.limit, sum.bytes, sum.messages);
         if fits {
@@ -158,12 +164,13 @@ impl Quota {
         disk.rename(&self.top, &name, &self.top, BOOKS)
     }
 
-    /// Counts what is there.
-    fn count(&self) -> io::Result<Sum> {
+    /// Counts what is there, and what is about to be: all but the copy of the name `own`.
+    fn count(&self, own: &str, now: SystemTime) -> io::Result<Sum> {
         let mut sum = Sum::default();
         for folder in folder::all(&self.top, TRASH)? {
-            for name in ["new", "cur"] {
+            for name in ["tmp", "new", "cur"] {
                 match folder.inner(name) {
+                    Ok(folder) if name == "tmp" => sum = count_under_way(&folder, own, now, sum)?,
                     Ok(folder) => sum = count_messages(&folder, sum)?,
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                     Err(error) => return Err(error),
@@ -172,6 +179,24 @@ impl Quota {
         }
         Ok(sum)
     }
+}
+
+/// Copies under way: files in `tmp/` that were written to not long ago. What is older was left by an
+/// attempt that was cut off, and is swept later.
+fn count_under_way(tmp: &Folder, own: &str, now: SystemTime, mut sum: Sum) -> io::Result<Sum> {
+    for entry in fs::read_dir(tmp.path())? {
+        let entry = entry?;
+        if entry.file_name() == own {
+            continue;
+        }
+        // Gone since it was listed: named in `new/` meanwhile, where it will be counted, or given up.
+        let Ok(found) = entry.metadata() else { continue };
+        let is_old = now.duration_since(found.modified()?).is_ok_and(|age| age > UNDER_WAY);
+        if found.is_file() && !is_old {
+            sum = sum.and(found.len().into(), 1);
+        }
+    }
+    Ok(sum)
 }
 
 fn count_messages(folder: &Folder, mut sum: Sum) -> io::Result<Sum> {
@@ -260,7 +285,7 @@ mod tests {
     }
 
     fn charge(quota: &Quota, size: u64) -> Result<(), ErrorKind> {
-        quota.charge(&Disk, size, SystemTime::now()).map_err(|error| error.kind())
+        quota.charge(&Disk, "own", size, SystemTime::now()).map_err(|error| error.kind())
     }
 
     #[test]
@@ -286,6 +311,25 @@ mod tests {
     }
 
     #[test]
+    fn copies_under_way_are_counted_too() {
+        let maildir = Scene::new();
+        for folder in ["tmp", ".books/tmp"] {
+            fs::create_dir(maildir.path().join(folder)).unwrap();
+        }
+        maildir.put("tmp/own", 30);
+        maildir.put("tmp/other", 30);
+        maildir.put(".books/tmp/another", 30);
+        maildir.put("tmp/abandoned", 500);
+        let old = SystemTime::now() - UNDER_WAY - Duration::from_secs(60);
+        let abandoned = fs::File::options().write(true).open(maildir.path().join("tmp/abandoned")).unwrap();
+        abandoned.set_modified(old).unwrap();
+        assert_eq!(charge(&maildir.quota(89, 0), 30), Err(ErrorKind::QuotaExceeded));
+        assert_eq!(maildir.text(), "89S\n60 2\n");
+        assert_eq!(charge(&maildir.quota(90, 0), 30), Ok(()));
+        assert_eq!(maildir.text(), "90S\n60 2\n30 1\n");
+    }
+
+    #[test]
     fn a_count_is_believed_for_a_while() {
         let maildir = Scene::new();
         maildir.put("new/1.a.host,S=10", 10);
@@ -294,7 +338,7 @@ mod tests {
         fs::remove_file(maildir.path().join("new/1.a.host,S=10")).unwrap();
         assert_eq!(charge(&quota, 1), Err(ErrorKind::QuotaExceeded));
         let later = SystemTime::now() + OLD + Duration::from_secs(60);
-        assert!(quota.charge(&Disk, 1, later).is_ok());
+        assert!(quota.charge(&Disk, "own", 1, later).is_ok());
     }
 
     #[test]
