@@ -414,7 +414,7 @@ impl Runner<'_> {
                 news.push(Record::Target {
                     n,
                     recipient: n,
-                    leaf: Leaf { address, target, place: None, sender: None, of_list: false },
+                    leaf: Leaf { address, target, place: None, sender: None, of_list: false }.into(),
                 });
             }
             news.push(Record::Expanded);

@@ -97,7 +97,7 @@ fn history(envelope: &Envelope, hop: &Hop, now: Duration) -> [Record; 4] {
     let text = "connect to 192.0.2.1:25: connection refused".to_string();
     let status = Status::new(4, 4, 1);
     [
-        Record::Target { n: 0, recipient: 0, leaf },
+        Record::Target { n: 0, recipient: 0, leaf: leaf.into() },
         Record::Expanded,
         Record::Later { n: 0, at, status, relay: String::new(), text, said: false },
         Record::Attempt { at, count: 1 },

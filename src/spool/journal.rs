@@ -333,7 +333,7 @@ pub(super) mod tests {
             sender: None,
             of_list: false,
         };
-        let target = |n| Record::Target { n, recipient: 0, leaf: leaf.clone() };
+        let target = |n| Record::Target { n, recipient: 0, leaf: leaf.clone().into() };
         vec![target(0), target(1), Record::Expanded]
     }
 

@@ -21,6 +21,7 @@
 
 use std::io::Write;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::courier::request::Leaf;
 use crate::mail::status::Status;
@@ -44,7 +45,7 @@ pub enum Record {
         /// The recipient's place in the envelope, from 0.
         recipient: u32,
         /// Where it goes.
-        leaf: Leaf,
+        leaf: Arc<Leaf>,
     },
     /// `E`: the expansion is complete.
     Expanded,
@@ -139,7 +140,7 @@ impl Record {
             Record::Target { n, recipient, leaf } => {
                 let fields = leaf.encode().ok()?;
                 // An address need not be its own canonical form.
-                Leaf::decode(&fields).ok().filter(|back| back == leaf)?;
+                Leaf::decode(&fields).ok().filter(|back| *back == **leaf)?;
                 l.begin('T', now).number(n).number(recipient).rest(&fields)
             }
             Record::Expanded => l.begin('E', now),
@@ -174,7 +175,7 @@ impl Record {
             "Q" => Record::Head { inode: w.value()?, crc: u32::from_str_radix(&w.word()?, 16).ok()? },
             "T" => {
                 let (n, recipient) = (w.value()?, w.value()?);
-                Record::Target { n, recipient, leaf: Leaf::decode(&w.last()?).ok()? }
+                Record::Target { n, recipient, leaf: Leaf::decode(&w.last()?).ok()?.into() }
             }
             "E" => Record::Expanded,
             "D" => {
@@ -319,7 +320,7 @@ mod tests {
             sender: None,
             of_list: false,
         };
-        let target = Record::Target { n: 0, recipient: 3, leaf };
+        let target = Record::Target { n: 0, recipient: 3, leaf: leaf.into() };
         let line = line_of(&target);
         assert_eq!(line, b"T 7 0 3 to 15:bob@example.net\\nsmtp 13:mx.example:25\\n\n");
         assert_eq!(Record::read(&line[..line.len() - 1]), Some(target));
@@ -336,7 +337,7 @@ mod tests {
         let leaf =
             Leaf { address, target: Target::Mx("x".into()), place: None, sender: None, of_list: false };
         let mut out = Vec::new();
-        assert_eq!(Record::Target { n: 0, recipient: 0, leaf }.put(&mut out, 7), None);
+        assert_eq!(Record::Target { n: 0, recipient: 0, leaf: leaf.into() }.put(&mut out, 7), None);
         assert!(out.is_empty());
     }
 

@@ -489,7 +489,7 @@ mod tests {
         let leaf = message.targets[0].leaf.clone();
         message.came.push(1);
         message.add(crate::message::Target::new(0, leaf.clone()));
-        let (from, to) = (leaf.address, message.entry.envelope.recipients.clone());
+        let (from, to) = (leaf.address.clone(), message.entry.envelope.recipients.clone());
         let sender = message.sender_of(0);
         message.onward.push(Onward { n: 0, from, sender, to, of_list: false, is_expanded: false });
         runner.job_done(id, now());

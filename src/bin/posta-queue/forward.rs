@@ -6,6 +6,7 @@
 //! message is committed; a crash before this is noted may send it again, and loses nothing.
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use posta::mail::address::{Mailbox, ReversePath};
 use posta::mail::envelope::{Envelope, Notify, Origin, Recipient};
@@ -55,8 +56,8 @@ impl Message {
         };
         let goes_to = forward.addresses.len() + forward.places.len();
         for place in forward.places {
-            let leaf = Leaf { place: Some(place), ..leaf.clone() };
-            if !self.targets.iter().any(|target| target.leaf == leaf) {
+            let leaf = Leaf { place: Some(place), ..(*leaf).clone() };
+            if !self.targets.iter().any(|target| *target.leaf == leaf) {
                 self.came.push(self.targets.len() as u32);
                 let limit = self.targets[n as usize].limit;
                 self.add(Target { limit, ..Target::new(recipient, leaf) });
@@ -78,12 +79,12 @@ impl Message {
             return Some(heard);
         }
         let (sender, of_list) = (self.sender_of(n), leaf.of_list);
-        self.onward.push(Onward { n, from: leaf.address, sender, to, of_list, is_expanded });
+        self.onward.push(Onward { n, from: leaf.address.clone(), sender, to, of_list, is_expanded });
         None
     }
 
     /// A target that is a user's home, the envelope's recipient that it comes from, and its wishes.
-    fn home(&self, n: u32) -> Option<(u32, Leaf, Recipient)> {
+    fn home(&self, n: u32) -> Option<(u32, Arc<Leaf>, Recipient)> {
         let target = self.targets.get(n as usize)?;
         let wishes = self.wishes(target, &self.expanded());
         let is_home =
@@ -192,7 +193,8 @@ mod tests {
 
     fn home(message: &mut Message) {
         for target in &mut message.targets {
-            target.leaf.place = Some(Place::Home(Box::new(Place::Maildir("~/Maildir/".into()))));
+            Arc::make_mut(&mut target.leaf).place =
+                Some(Place::Home(Box::new(Place::Maildir("~/Maildir/".into()))));
         }
     }
 
@@ -234,7 +236,10 @@ mod tests {
     fn two_addresses_of_one_home_send_one_copy_on() {
         let mut message = sample("s@x", &[("alice@local", ""), ("alice+x@local", "")]);
         home(&mut message);
-        message.targets[1].leaf.target = message.targets[0].leaf.target.clone();
+        message.targets[1].leaf = Arc::new(Leaf {
+            target: message.targets[0].leaf.target.clone(),
+            ..(*message.targets[1].leaf).clone()
+        });
         assert_eq!(message.redirect(0, forward(&["b@two"], &[]), heard()), None);
         assert_eq!(message.redirect(1, forward(&["b@two"], &[]), heard()), Some(heard()));
         assert_eq!(message.redirect(1, forward(&["c@two"], &[]), heard()), None);
@@ -249,7 +254,7 @@ mod tests {
         let mut message = sample("s@x", &[("alice@local", "")]);
         home(&mut message);
         message.entry.file.write_all_at(&[b'x'; 10], 0).unwrap();
-        message.targets[0].leaf.sender = Mailbox::parse("owner-list@x", false).ok();
+        Arc::make_mut(&mut message.targets[0].leaf).sender = Mailbox::parse("owner-list@x", false).ok();
         assert_eq!(message.redirect(0, forward(&["b@two"], &[]), heard()), None);
         let copy = send_on(&stage.bouncer(), &message.entry, &message.onward[0], 5).unwrap();
         let sent = stage.spool.open(copy, posta::spool::Place::New).unwrap();

@@ -142,8 +142,10 @@ fn take_new_ways(message: &mut Message, router: &Router) {
         if matches!(target.leaf.target, Where::Local(_)) {
             continue;
         }
-        if let Ok(Some(way)) = router.relay(&target.leaf.address) {
-            target.leaf.target = way;
+        if let Ok(Some(way)) = router.relay(&target.leaf.address)
+            && way != target.leaf.target
+        {
+            Arc::make_mut(&mut target.leaf).target = way;
         }
     }
 }

@@ -62,8 +62,9 @@ impl From<Outcome> for News {
 pub struct Target {
     /// Index of the envelope's recipient.
     pub recipient: u32,
-    /// Where it goes.
-    pub leaf: Leaf,
+    /// Where it goes. Shared with the journal's record until a clerk has written that: a list may have
+    /// a hundred thousand members.
+    pub leaf: Arc<Leaf>,
     /// What the row of a table says of the way there. As the table says now: it is in no journal.
     pub relaying: Option<Arc<Relaying>>,
     /// What the mailbox may hold, where it is not as for all; as the users file says now.
@@ -78,8 +79,16 @@ pub struct Target {
 
 impl Target {
     /// A target that nothing is known of yet.
-    pub fn new(recipient: u32, leaf: Leaf) -> Target {
-        Target { recipient, leaf, relaying: None, limit: None, astray: false, news: None, reported: false }
+    pub fn new(recipient: u32, leaf: impl Into<Arc<Leaf>>) -> Target {
+        Target {
+            recipient,
+            leaf: leaf.into(),
+            relaying: None,
+            limit: None,
+            astray: false,
+            news: None,
+            reported: false,
+        }
     }
 
     /// Delivered or given up: not to be tried any more.
@@ -165,7 +174,7 @@ impl Message {
                 Record::Target { n, recipient, leaf } => {
                     // What was torn off before its end mark has come again.
                     pending.truncate((*n as usize).saturating_sub(self.targets.len()));
-                    pending.push(Target::new(*recipient, leaf.clone()));
+                    pending.push(Target::new(*recipient, Arc::clone(leaf)));
                 }
                 Record::Expanded => self.targets.append(&mut pending),
                 Record::Done { n, relay, text, passed_on, .. } => {
@@ -304,7 +313,7 @@ impl Message {
     pub fn take_unsaved(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         for (n, target) in self.targets.iter().enumerate().skip(self.unsaved_from) {
-            let (n, recipient, leaf) = (n as u32, target.recipient, target.leaf.clone());
+            let (n, recipient, leaf) = (n as u32, target.recipient, Arc::clone(&target.leaf));
             records.push(Record::Target { n, recipient, leaf });
         }
         if !records.is_empty() {
@@ -397,6 +406,10 @@ pub mod tests {
         message.unsaved.push(Record::Strike { at: 7 });
         message.unsaved.push(Record::Attempt { at: 7, count: 4 });
         let records = message.take_unsaved();
+        // However long a list is, its addresses are in memory once.
+        assert!(
+            matches!(&records[2], Record::Target { leaf, .. } if Arc::ptr_eq(leaf, &message.targets[2].leaf))
+        );
         assert!(message.take_unsaved().is_empty());
         let mut recalled = Message::fresh(message.entry.clone(), Place::Cur);
         recalled.recall(&records);
@@ -450,7 +463,7 @@ pub mod tests {
     #[test]
     fn copies_with_a_sender_of_their_own_go_apart_and_come_back_to_it() {
         let mut message = sample("s@x", &[("a@two", ""), ("b@two", ""), ("c@two", "")]);
-        message.targets[1].leaf.sender = Some(mailbox("owner-list@x"));
+        Arc::make_mut(&mut message.targets[1].leaf).sender = Some(mailbox("owner-list@x"));
         message.hear(0, News::ours(Status::new(5, 1, 1), "no"), 5);
         message.hear(1, News::ours(Status::new(5, 1, 1), "no"), 5);
         let parts = sample_parts(&message);

@@ -261,6 +261,8 @@ fn notice(message: &Message, to: Mailbox, targets: Vec<u32>, until: Option<u64>)
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use posta::courier::request::Hop;
 
     use crate::message::tests::sample;
@@ -334,7 +336,7 @@ mod tests {
         let told = rules().notices(&mut message, ARRIVED);
         let actions: Vec<Action> = told[0].recipients.iter().map(|r| r.action).collect();
         assert_eq!((told.len(), actions), (1, vec![Action::Delivered, Action::Relayed]));
-        message.targets[1].leaf.target = Where::Lmtp(Hop::Unix("/run/lmtp".into()));
+        Arc::make_mut(&mut message.targets[1].leaf).target = Where::Lmtp(Hop::Unix("/run/lmtp".into()));
         message.targets[1].reported = false;
         assert_eq!(rules().notices(&mut message, ARRIVED)[0].recipients[1].action, Action::Delivered);
     }
