@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use posta::mail::address::Mailbox;
@@ -122,7 +122,7 @@ impl Desk {
             Order::RetryDomain(domain) => match self.destination(&domain) {
                 Ok(name) => {
                     log::info!("order: retry {domain} (uid={})", peer.uid);
-                    self.pass_on(packets, Order::RetryDomain(name))
+                    self.retry(packets, &domain, name)
                 }
                 Err((kind, why)) => say(packets, &Answer::Failed(kind, why)),
             },
@@ -173,6 +173,11 @@ impl Desk {
     fn pass_on(&self, packets: &Packets, order: Order) -> io::Result<()> {
         let (sender, answers) = channel();
         self.events.send(Event::Order(order, sender)).map_err(io::Error::other)?;
+        self.tell(packets, &answers)
+    }
+
+    /// Gives the runner's answers to the peer.
+    pub(crate) fn tell(&self, packets: &Packets, answers: &Receiver<Answer>) -> io::Result<()> {
         loop {
             match answers.recv_timeout(LOOK) {
                 Ok(answer) => {
@@ -210,7 +215,7 @@ impl Desk {
     }
 
     /// A message that is not open, as its files say; nothing of it is changed.
-    fn look(&self, id: Id, place: Place) -> Result<(Message, Vec<Record>), SpoolError> {
+    pub(crate) fn look(&self, id: Id, place: Place) -> Result<(Message, Vec<Record>), SpoolError> {
         let entry = Arc::new(self.spool.peek(id, place)?);
         let records = if place == Place::New { Vec::new() } else { self.spool.peek_journal(&entry)? };
         let mut message = Message::fresh(entry, place);

@@ -17,6 +17,7 @@ mod clerk;
 mod desk;
 mod destination;
 mod dispatch;
+mod elsewhere;
 mod expansion;
 mod export;
 #[cfg(test)]

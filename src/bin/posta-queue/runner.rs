@@ -21,8 +21,9 @@ use posta::spool::{Place, SpoolError};
 
 use crate::clerk::{Clerks, Filed};
 use crate::desk::Listing;
-use crate::destination::Hand;
+use crate::destination::{Hand, hash};
 use crate::dispatch::Line;
+use crate::elsewhere::Retry;
 use crate::ingest::Ingest;
 use crate::message::{Message, News};
 use crate::pace::Rules;
@@ -93,6 +94,10 @@ pub enum Event {
     },
     /// The administrator wants something; the answers go there.
     Order(Order, Sender<Answer>),
+    /// Everything that waits for a domain is to be tried now.
+    Retry(Retry),
+    /// What waits for one destination that is not the named one is wanted.
+    Elsewhere(String, Sender<Vec<Id>>),
     /// A list of what is known is wanted.
     List(Sender<Vec<Listing>>),
     /// What is known of one message is wanted.
@@ -254,6 +259,11 @@ impl Runner {
             Event::HandDown { hand, connection } => self.hand_down(hand, connection),
             Event::Report { hand, connection, report } => self.heard(hand, connection, report),
             Event::Order(order, answers) => self.order(order, answers),
+            Event::Retry(retry) => self.retry(&retry),
+            Event::Elsewhere(name, answer) => {
+                // Whoever asked may have gone meanwhile.
+                let _ = answer.send(self.schedule.waiting_elsewhere(hash(&name)));
+            }
             Event::List(answers) => self.list(&answers),
             Event::Find(id, answers) => self.find(id, &answers),
             Event::Rules(rules, settings) => {

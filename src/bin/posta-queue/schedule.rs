@@ -388,6 +388,11 @@ impl Schedule {
         chosen.len()
     }
 
+    /// Deferred messages that are filed for one destination, and not for that of the hash `at`.
+    pub fn waiting_elsewhere(&self, at: u32) -> Vec<Id> {
+        self.waiting.iter().filter(|w| w.2 != at && w.2 != 0).map(|w| w.1).collect()
+    }
+
     /// When something will be due that is not now; `None`: nothing waits for the clock.
     pub fn wake_at(&self) -> Option<u64> {
         let due = self.waiting.first().map(|w| w.0).filter(|_| self.slots.len() < self.settings.slots);

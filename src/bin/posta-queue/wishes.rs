@@ -39,9 +39,14 @@ impl Wish {
     }
 
     fn done(&self, text: String) {
-        self.answer(Answer::Text(text));
-        self.answer(Answer::End);
+        done(&self.answers, text);
     }
+}
+
+/// It is granted. Whoever asked may have gone meanwhile.
+pub fn done(answers: &Sender<Answer>, text: String) {
+    let _ = answers.send(Answer::Text(text));
+    let _ = answers.send(Answer::End);
 }
 
 /// A wish that a clerk carries out, and what is said when it is done.
@@ -70,12 +75,6 @@ impl Runner {
                 let count = self.schedule.hurry(now, |_, _| true);
                 reply.done(format!("{count} deferred messages will be tried now"));
             }
-            Order::RetryDomain(name) => {
-                let wanted = hash(name);
-                let count =
-                    self.schedule.hurry(now, |_, destination| destination == wanted || destination == 0);
-                reply.done(format!("{count} deferred messages for {name} will be tried now"));
-            }
             Order::RetryId(id) => {
                 let id = *id;
                 match self.schedule.hurry(now, |waiting, _| waiting == id) {
@@ -102,7 +101,7 @@ impl Runner {
                 self.wish(id, reply);
             }
             // The desk serves these itself.
-            Order::List | Order::Show(_) | Order::Cat(_) => {
+            Order::List | Order::Show(_) | Order::Cat(_) | Order::RetryDomain(_) => {
                 reply.fail(Failure::Wrong, "not an order for the runner".into());
             }
         }
