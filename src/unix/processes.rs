@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +36,7 @@ fn read(pid: u32) -> Option<Process> {
     let folder = format!("/proc/{pid}");
     let uid = fs::metadata(&folder).ok()?.uid();
     let line = fs::read(format!("{folder}/cmdline")).ok()?;
-    let status = fs::read_to_string(format!("{folder}/status")).ok()?;
-    let (parent, takes_usr1) = of_status(&status)?;
+    let (parent, takes_usr1) = settled(|| fs::read_to_string(format!("{folder}/status")).ok())?;
     let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
     let mut words: Vec<String> = words.collect();
     // Each word ends with a NUL, the last one too.
@@ -44,13 +44,35 @@ fn read(pid: u32) -> Option<Process> {
     Some(Process { pid, parent, uid, words, takes_usr1 })
 }
 
-/// The parent, and whether SIGUSR1 is blocked, which is how it is taken over.
-fn of_status(status: &str) -> Option<(u32, bool)> {
+/// How often a process is looked at that blocks everything for the moment.
+const LOOKS: usize = 50;
+
+/// The parent, and whether SIGUSR1 is blocked for good, which is how it is taken over. The C library blocks
+/// every signal while it starts a thread or a process, so what is seen in that instant says nothing, and the
+/// process is looked at again. Whoever is never seen otherwise is taken for one that doesn't read it: the
+/// signal could end him.
+fn settled(mut status: impl FnMut() -> Option<String>) -> Option<(u32, bool)> {
+    let mut seen = of_status(&status()?)?;
+    for _ in 1..LOOKS {
+        if seen.1.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+        seen = of_status(&status()?)?;
+    }
+    Some((seen.0, seen.1.unwrap_or(false)))
+}
+
+/// The parent, and whether SIGUSR1 is blocked; nothing of that where SIGABRT is blocked too, which no program
+/// does by itself.
+fn of_status(status: &str) -> Option<(u32, Option<bool>)> {
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
     };
     let blocked = u64::from_str_radix(field("SigBlk")?, 16).ok()?;
-    Some((field("PPid")?.parse().ok()?, blocked & (1 << (libc::SIGUSR1 - 1)) != 0))
+    let blocks = |signal: libc::c_int| blocked & (1 << (signal - 1)) != 0;
+    let takes_usr1 = (!blocks(libc::SIGABRT)).then(|| blocks(libc::SIGUSR1));
+    Some((field("PPid")?.parse().ok()?, takes_usr1))
 }
 
 #[cfg(test)]
@@ -66,11 +88,35 @@ mod tests {
         assert!(found.parent > 0 && !found.takes_usr1);
     }
 
+    fn status(blocked: &str) -> String {
+        format!("Name:\tx\nPPid:\t7\nSigBlk:\t{blocked}\nSigIgn:\t0\n")
+    }
+
     #[test]
     fn who_blocks_the_signal_takes_it() {
-        let status = |blocked: &str| format!("Name:\tx\nPPid:\t7\nSigBlk:\t{blocked}\nSigIgn:\t0\n");
-        assert_eq!(of_status(&status("0000000000000200")), Some((7, true)));
-        assert_eq!(of_status(&status("0000000000000100")), Some((7, false)));
+        assert_eq!(of_status(&status("0000000000000200")), Some((7, Some(true))));
+        assert_eq!(of_status(&status("0000000000000100")), Some((7, Some(false))));
         assert_eq!(of_status("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn who_starts_a_thread_is_looked_at_again() {
+        const ALL: &str = "fffffffe7ffbfeff";
+        let after = |blocked: &'static str| {
+            let mut looks = 0;
+            settled(move || {
+                looks += 1;
+                Some(status(if looks < 3 { ALL } else { blocked }))
+            })
+        };
+        assert_eq!(after("0000000000000200"), Some((7, true)));
+        assert_eq!(after("0000000000000000"), Some((7, false)));
+        assert_eq!(settled(|| Some(status(ALL))), Some((7, false)));
+        let mut looks = 0;
+        let gone = settled(|| {
+            looks += 1;
+            (looks < 2).then(|| status(ALL))
+        });
+        assert_eq!(gone, None);
     }
 }
