@@ -1,8 +1,9 @@
 """The servers that are measured, each in a folder of its own and on a free port of 127.0.0.1.
 
 Mail for anybody at bench.example goes into one Maildir, mail for N at each.example into a Maildir of his
-own, mail for relay.example to the sink. A server has port, pid (None: it is not measured itself), mail (the
-folder of the Maildirs), setting (what it was told) and end().
+own, mail for relay.example to the sink. A server has port, used (its processes; None: it is not measured
+itself), mail (the folder of the Maildirs), setting (what it was told), flush() (all that waits is tried now)
+and end().
 """
 
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+
+from usage import usage
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # smtp-source -N numbers its recipients from 0 (or 1) on.
@@ -50,10 +53,10 @@ def greets(port):
 class Sink:
     """smtp-sink, which counts what it gets. By itself it shows what smtp-source can do."""
 
-    name, pid, mail, setting = "smtp-sink", None, None, ""
+    name, used, mail, setting = "smtp-sink", None, None, ""
 
-    def __init__(self):
-        self.port, self.got = free_port(), 0
+    def __init__(self, port=None):
+        self.port, self.got = port or free_port(), 0
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         command = [find("smtp-sink"), "-c", *user, f"127.0.0.1:{self.port}", "1000"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -72,11 +75,45 @@ class Sink:
         self.process.wait()
 
 
-class Posta:
+class Server:
+    """What those that are measured have in common."""
+
+    def __init__(self):
+        self.used = usage()
+
+    def start(self, command, log, **environment):
+        """Starts a program among those that are measured."""
+        with open(log, "a") as out:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                       env={**os.environ, **environment}, preexec_fn=self.used.enter)
+        self.used.top = self.used.top or process.pid
+        return process
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+        self.used.end()
+
+    @staticmethod
+    def shim():
+        """The library that makes a disk slow, built if need be."""
+        source, built = f"{ROOT}/contrib/bench/shim.c", f"{ROOT}/target/bench-shim.so"
+        if not os.path.exists(built) or os.path.getmtime(built) < os.path.getmtime(source):
+            subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
+        return built
+
+    @classmethod
+    def slow(cls, slow_ms):
+        """The environment of a slow disk."""
+        return {"LD_PRELOAD": cls.shim(), "BENCH_SLOW_MS": str(slow_ms)} if slow_ms else {}
+
+
+class Posta(Server):
     name = "posta"
 
-    def __init__(self, folder, sink_port):
-        self.port = free_port()
+    def __init__(self, folder, sink_port, slow_ms=0, sessions=1500):
+        super().__init__()
+        self.folder, self.port = folder, free_port()
         self.mail = f"{folder}/mail"
         for name in ("spool", "run", "mail"):
             os.mkdir(f"{folder}/{name}")
@@ -88,8 +125,8 @@ drop_privileges = false
 [[listen]]
 address = "127.0.0.1:{self.port}"
 [smtpd]
-max_sessions = 1500
-max_sessions_per_client = 1500
+max_sessions = {sessions}
+max_sessions_per_client = {sessions}
 relay_from = ["127.0.0.0/8"]
 [domains]
 "bench.example" = {{ users = "*", mailbox = "{folder}/mail/one/" }}
@@ -98,11 +135,18 @@ relay_from = ["127.0.0.0/8"]
 """
         with open(f"{folder}/posta.toml", "w") as config:
             config.write(self.setting)
-        program = f"{ROOT}/target/release/posta"
-        self.log = open(f"{folder}/log", "w")
-        self.process = subprocess.Popen([program, "-c", f"{folder}/posta.toml"], stderr=self.log)
-        self.pid = self.process.pid
+        self.process = self.start(self.program("posta"), f"{folder}/log", **self.slow(slow_ms))
         wait_for("posta", lambda: greets(self.port))
+
+    def program(self, name, *words):
+        return [f"{ROOT}/target/release/{name}", "-c", f"{self.folder}/posta.toml", *words]
+
+    def flush(self):
+        return self.start(self.program("postactl", "retry", "all"), f"{self.folder}/flush")
+
+    @staticmethod
+    def is_here():
+        return True
 
     @staticmethod
     def version():
@@ -110,16 +154,12 @@ relay_from = ["127.0.0.0/8"]
         said = subprocess.run(command, capture_output=True, text=True)
         return said.stdout.strip() or "of no known commit"
 
-    def end(self):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
 
-
-class Postfix:
+class Postfix(Server):
     name = "Postfix"
 
-    def __init__(self, folder, sink_port):
+    def __init__(self, folder, sink_port, slow_ms=0):
+        super().__init__()
         self.folder, self.port = folder, free_port()
         self.mail = f"{folder}/mail"
         for name in ("etc", "spool", "data", "mail"):
@@ -136,6 +176,7 @@ myhostname = bench.host
 alias_maps =
 mydestination =
 inet_interfaces = 127.0.0.1
+import_environment = MAIL_CONFIG TZ LANG=C LD_PRELOAD BENCH_SLOW_MS
 mynetworks = 127.0.0.0/8
 smtpd_recipient_restrictions = permit_mynetworks, reject
 smtpd_client_connection_count_limit = 1500
@@ -159,14 +200,19 @@ virtual_gid_maps = static:65534
             lines = [self.service(line) for line in master]
         with open(f"{folder}/etc/master.cf", "w") as master:
             master.writelines(lines)
-        command = [find("postfix"), "-c", f"{folder}/etc", "start"]
-        started = subprocess.run(command, capture_output=True, text=True)
-        if started.returncode:
-            sys.exit(f"Postfix does not start: {started.stderr}")
+        self.process = self.start(self.program("postfix", "start"), f"{folder}/out", **self.slow(slow_ms))
+        if self.process.wait():
+            sys.exit(f"Postfix does not start: {open(f'{folder}/out').read()}")
         pid_file = f"{folder}/spool/pid/master.pid"
         wait_for("Postfix", lambda: os.path.exists(pid_file) and greets(self.port))
         with open(pid_file) as pid:
-            self.pid = int(pid.read())
+            self.used.top = int(pid.read())
+
+    def program(self, name, *words):
+        return [find(name), "-c", f"{self.folder}/etc", *words]
+
+    def flush(self):
+        return self.start(self.program("postqueue", "-f"), f"{self.folder}/flush")
 
     def service(self, line):
         words = line.split()
@@ -187,5 +233,6 @@ virtual_gid_maps = static:65534
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
     def end(self):
-        command = [find("postfix"), "-c", f"{self.folder}/etc", "stop"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(self.program("postfix", "stop"), check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        self.used.end()
