@@ -84,7 +84,12 @@ class Disk:
             time.sleep(0.1)
         raise OSError(f"{self.path} can't be unmounted: something still uses it")
 
+    def is_mounted(self):
+        # One that was shut down can't be asked itself.
+        with open("/proc/mounts") as mounts:
+            return any(line.split()[1] == str(self.path) for line in mounts)
+
     def close(self):
-        if self.path.is_mount():
+        if self.is_mounted():
             subprocess.run(["umount", "-l", self.path], check=False)
         self.image.unlink(missing_ok=True)
