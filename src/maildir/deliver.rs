@@ -288,9 +288,9 @@ pub fn deliver<M: Deref<Target = Message>>(
     named.confirm(disk)
 }
 
+/// The path is put together only where something fails.
 fn failed(folder: &Folder, name: &str) -> impl FnOnce(io::Error) -> DeliverError {
-    let path = folder.path().join(name).display().to_string();
-    move |source| DeliverError { path, source }
+    move |source| DeliverError { path: folder.path().join(name).display().to_string(), source }
 }
 
 #[cfg(test)]

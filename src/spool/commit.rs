@@ -1,9 +1,10 @@
 //! Group commit: from a draft to a promise (S1, S2a, S2b).
 //!
-//! Few who wait at once have their files and the folder synced one by one; more share one `syncfs`,
-//! which costs the same however many they are. But `syncfs` waits for strangers' dirty data too: once
-//! it was slow, each waiter syncs its own file for a minute, all at the same time, and one of them the
-//! folder. Who syncs for whom is [`gather`](super::gather)'s business.
+//! Many who wait at once share one `syncfs`, which costs the same however many they are; a few do, or have
+//! their files and the folder synced one by one, whatever is the quicker on this disk
+//! ([`pace`](super::pace)). But `syncfs` waits for strangers' dirty data too: once it was slow, each waiter
+//! syncs its own file for a minute, all at the same time, and one of them the folder. Who syncs for whom is
+//! [`gather`](super::gather)'s business.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,13 +20,14 @@ use crate::unix::fifo::{Hinter, MAX_HINT};
 use crate::smtp::event::Proof;
 
 use super::gather::{Gather, Service};
+use super::pace::Pace;
 use super::write::Named;
 use super::{Draft, Spool, SpoolError};
 
 /// When to sync how. The default is what was measured to be best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Habits {
-    /// So many waiters at most have their files synced; more share one `syncfs`.
+    /// So many waiters at most may have their files synced; more share one `syncfs`.
     pub few: usize,
     /// So long at most anybody waits for the disk.
     pub patience: Duration,
@@ -107,7 +109,7 @@ impl Committer {
     }
 
     fn settle(&self, named: Named) -> io::Result<()> {
-        let is_synced = self.syncer.goes_by_files();
+        let is_synced = self.syncer.pace().goes_by_files(Instant::now());
         if is_synced {
             self.syncer.note(self.syncer.spool.disk.sync_file(&named.file))?;
         }
@@ -169,27 +171,29 @@ impl Service<Pending> for Syncer {
 impl Syncer {
     fn sync(&self, batch: &[&Pending]) -> io::Result<()> {
         let (disk, folder) = (&self.spool.disk, &self.spool.entrance);
-        let unsynced = batch.iter().filter(|p| !p.is_synced);
-        if unsynced.clone().count() > self.habits.few && !self.goes_by_files() {
-            return self.sync_all();
+        let unsynced: Vec<_> = batch.iter().filter(|p| !p.is_synced).collect();
+        let begun = Instant::now();
+        if self.pace().shares(unsynced.len(), begun) {
+            return self.sync_all(begun);
         }
-        for pending in unsynced {
+        for pending in &unsynced {
             disk.sync_file(&pending.named.file)?;
         }
         match batch.first() {
             // A folder that can't be opened for reading can't be synced: drop/, for posta-drop.
-            Some(any) if !folder.is_readable() => disk.sync_file_system(any.named.file.as_fd()),
-            _ => disk.sync_folder(folder),
+            Some(any) if !folder.is_readable() => disk.sync_file_system(any.named.file.as_fd())?,
+            _ => disk.sync_folder(folder)?,
         }
+        self.pace().note_own(begun.elapsed(), unsynced.len() + 1);
+        Ok(())
     }
 
     /// One `syncfs`, on a descriptor that has been open since the start: so it tells of every loss
     /// since the last one.
-    fn sync_all(&self) -> io::Result<()> {
-        let begun = Instant::now();
+    fn sync_all(&self, begun: Instant) -> io::Result<()> {
         self.spool.disk.sync_file_system(self.spool.entrance.as_fd())?;
         let now = Instant::now();
-        if let Some(usual) = self.pace().note(now - begun, now) {
+        if let Some(usual) = self.pace().note_all(now - begun, now) {
             log::info!(
                 "{}: syncfs took {} ms (usually {} ms): files are synced for the next {} s",
                 self.spool.path().display(),
@@ -199,11 +203,6 @@ impl Syncer {
             );
         }
         Ok(())
-    }
-
-    fn goes_by_files(&self) -> bool {
-        let until = self.pace().by_files_until;
-        until.is_some_and(|until| Instant::now() < until)
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
@@ -225,47 +224,6 @@ fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
         None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// How long `syncfs` takes, and so how to sync next.
-#[derive(Debug)]
-struct Pace {
-    habits: Habits,
-    /// The last ones, in no order.
-    recent: Vec<Duration>,
-    /// Which of them is replaced next.
-    oldest: usize,
-    by_files_until: Option<Instant>,
-}
-
-impl Pace {
-    /// How many are remembered.
-    const MEMORY: usize = 15;
-    /// Ten times the usual is slow, but not below this: an idle disk's usual is so short that every
-    /// hiccup would be ten times as long.
-    const LEAST: Duration = Duration::from_millis(20);
-
-    fn new(habits: Habits) -> Pace {
-        Pace { habits, recent: Vec::with_capacity(Pace::MEMORY), oldest: 0, by_files_until: None }
-    }
-
-    /// Notes how long a `syncfs` took. If that was slow: how long it usually takes.
-    fn note(&mut self, took: Duration, now: Instant) -> Option<Duration> {
-        let mut sorted = self.recent.clone();
-        sorted.sort_unstable();
-        let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(took);
-        if self.recent.len() < Pace::MEMORY {
-            self.recent.push(took);
-        } else {
-            self.recent[self.oldest] = took;
-            self.oldest = (self.oldest + 1) % Pace::MEMORY;
-        }
-        let limit = self.habits.slow.min((usual * 10).max(Pace::LEAST));
-        (took > limit).then(|| {
-            self.by_files_until = Some(now + self.habits.by_files);
-            usual
-        })
     }
 }
 
@@ -481,30 +439,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_sync_is_noticed() {
-        let mut pace = Pace::new(Habits::default());
-        let (now, ms) = (Instant::now(), Duration::from_millis);
-        assert_eq!(pace.note(ms(90), now), None);
-        assert_eq!(pace.note(ms(101), now), Some(ms(90)));
-        for _ in 0..40 {
-            pace.note(ms(3), now);
-        }
-        assert_eq!(pace.note(ms(29), now), None);
-        assert_eq!(pace.note(ms(31), now), Some(ms(3)));
-        assert_eq!(pace.by_files_until, Some(now + ms(60_000)));
-        for _ in 0..40 {
-            pace.note(ms(0), now);
-        }
-        assert_eq!(pace.note(ms(19), now), None);
-    }
-
-    #[test]
     fn after_a_slow_sync_each_syncs_its_own_file() {
         let scene = scene(|disk| disk);
         let habits = Habits { few: 0, slow: Duration::ZERO, ..Habits::default() };
         let committer = Committer::with_habits(scene.spool.clone(), habits);
         committer.commit(scene.draft(b"1"), &envelope()).unwrap();
-        assert!(committer.syncer.goes_by_files());
+        assert!(committer.syncer.pace().goes_by_files(Instant::now()));
         let before = scene.disk.calls();
         committer.commit(scene.draft(b"2"), &envelope()).unwrap();
         assert_eq!(scene.disk.calls() - before, 5);

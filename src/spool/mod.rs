@@ -26,6 +26,7 @@ mod gather;
 mod journal;
 pub mod layout;
 mod line;
+mod pace;
 mod paused;
 mod read;
 mod record;
