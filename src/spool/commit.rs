@@ -3,8 +3,8 @@
 //! Many who wait at once share one `syncfs`, which costs the same however many they are; a few do, or have
 //! their files and the folder synced one by one, whatever is the quicker on this disk
 //! ([`pace`](super::pace)). But `syncfs` waits for strangers' dirty data too: once it was slow, each waiter
-//! syncs its own file for a minute, all at the same time, and one of them the folder. Who syncs for whom is
-//! [`gather`](super::gather)'s business.
+//! syncs its own file for a minute or more, all at the same time, and one of them the folder. Who syncs for
+//! whom is [`gather`](super::gather)'s business.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,7 +33,7 @@ pub struct Habits {
     pub patience: Duration,
     /// A `syncfs` that takes longer was slow.
     pub slow: Duration,
-    /// After that, files are synced for so long.
+    /// After that, files are synced for so long, and longer where it stays slow.
     pub by_files: Duration,
 }
 
@@ -92,7 +92,7 @@ impl Committer {
     pub fn with_habits(spool: Arc<Spool>, habits: Habits) -> Committer {
         let hints = Hints { path: spool.trigger(), prefix: spool.hint_prefix(), pipe: Mutex::new(None) };
         let pace = Mutex::new(Pace::new(habits));
-        Committer { gather: Gather::new(habits.patience), syncer: Syncer { spool, habits, pace, hints } }
+        Committer { gather: Gather::new(habits.patience), syncer: Syncer { spool, pace, hints } }
     }
 
     /// Appends envelope and trailer, names the file, waits for the sync that covers it, hints. After
@@ -145,7 +145,6 @@ impl Drop for Unpromised<'_> {
 #[derive(Debug)]
 struct Syncer {
     spool: Arc<Spool>,
-    habits: Habits,
     pace: Mutex<Pace>,
     hints: Hints,
 }
@@ -193,13 +192,13 @@ impl Syncer {
     fn sync_all(&self, begun: Instant) -> io::Result<()> {
         self.spool.disk.sync_file_system(self.spool.entrance.as_fd())?;
         let now = Instant::now();
-        if let Some(usual) = self.pace().note_all(now - begun, now) {
+        if let Some((usual, pause)) = self.pace().note_all(now - begun, now) {
             log::info!(
                 "{}: syncfs took {} ms (usually {} ms): files are synced for the next {} s",
                 self.spool.path().display(),
                 (now - begun).as_millis(),
                 usual.as_millis(),
-                self.habits.by_files.as_secs()
+                pause.as_secs()
             );
         }
         Ok(())

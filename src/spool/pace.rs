@@ -19,6 +19,8 @@ pub(super) struct Pace {
     /// Batches of a few, counted.
     small: u32,
     by_files_until: Option<Instant>,
+    /// So many times in a row `syncfs` was slow.
+    slow: u32,
 }
 
 impl Pace {
@@ -27,9 +29,19 @@ impl Pace {
     const LEAST: Duration = Duration::from_millis(20);
     /// One batch of a few in so many goes the way that seems to be the slower one, or has never been tried.
     const TRIES: u32 = 32;
+    /// The pause after a slow one is doubled so often at most, each time that the next one is slow too: with a
+    /// minute, to an hour. All who wait meanwhile wait for that one.
+    const DOUBLED: u32 = 6;
 
     pub fn new(habits: Habits) -> Pace {
-        Pace { habits, all: Recent::default(), own: Recent::default(), small: 0, by_files_until: None }
+        Pace {
+            habits,
+            all: Recent::default(),
+            own: Recent::default(),
+            small: 0,
+            by_files_until: None,
+            slow: 0,
+        }
     }
 
     /// Whether `syncfs` was slow of late, and every waiter syncs his own file.
@@ -61,15 +73,20 @@ impl Pace {
         }
     }
 
-    /// Notes how long a `syncfs` took. If that was slow: how long it usually takes.
-    pub fn note_all(&mut self, took: Duration, now: Instant) -> Option<Duration> {
+    /// Notes how long a `syncfs` took. If that was slow: how long it usually takes, and how long files are
+    /// synced now.
+    pub fn note_all(&mut self, took: Duration, now: Instant) -> Option<(Duration, Duration)> {
         let usual = self.all.usual.unwrap_or(took);
         self.all.note(took);
         let limit = self.habits.slow.min((usual * 10).max(Pace::LEAST));
-        (took > limit).then(|| {
-            self.by_files_until = Some(now + self.habits.by_files);
-            usual
-        })
+        if took <= limit {
+            self.slow = 0;
+            return None;
+        }
+        let pause = self.habits.by_files * (1 << self.slow);
+        self.slow = (self.slow + 1).min(Pace::DOUBLED);
+        self.by_files_until = Some(now + pause);
+        Some((usual, pause))
     }
 }
 
@@ -104,17 +121,28 @@ mod tests {
         let mut pace = Pace::new(Habits::default());
         let (now, ms) = (Instant::now(), Duration::from_millis);
         assert_eq!(pace.note_all(ms(90), now), None);
-        assert_eq!(pace.note_all(ms(101), now), Some(ms(90)));
+        assert_eq!(pace.note_all(ms(101), now), Some((ms(90), ms(60_000))));
         for _ in 0..40 {
             pace.note_all(ms(3), now);
         }
         assert_eq!(pace.note_all(ms(29), now), None);
-        assert_eq!(pace.note_all(ms(31), now), Some(ms(3)));
+        assert_eq!(pace.note_all(ms(31), now), Some((ms(3), ms(60_000))));
         assert_eq!(pace.by_files_until, Some(now + ms(60_000)));
         for _ in 0..40 {
             pace.note_all(ms(0), now);
         }
         assert_eq!(pace.note_all(ms(19), now), None);
+    }
+
+    #[test]
+    fn what_stays_slow_is_tried_less_and_less_often() {
+        let mut pace = Pace::new(Habits::default());
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let pauses: Vec<u64> =
+            (0..8).filter_map(|_| Some(pace.note_all(second, now)?.1.as_secs() / 60)).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64]);
+        assert_eq!(pace.note_all(second / 100, now), None);
+        assert_eq!(pace.note_all(second, now).map(|(_, pause)| pause), Some(60 * second));
     }
 
     /// How many of these batches of so many files share, where a call takes its time.
