@@ -4,10 +4,12 @@ use thiserror::Error;
 
 use crate::mail::status::Status;
 
-/// Most octets of one line. RFC 5321 4.5.3.1.5 says 512; some say more.
+/// Octets of a line that are kept. RFC 5321 4.5.3.1.5 says 512; some say more.
 const MAX_LINE: usize = 4096;
-/// Most octets of one reply, all its lines together.
+/// Octets of a reply's text that are kept, all its lines together.
 const MAX_REPLY: usize = 64 * 1024;
+/// Octets of a reply that are heard before it is given up.
+const MAX_HEARD: usize = 1024 * 1024;
 
 /// Why bytes are no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -28,7 +30,8 @@ pub enum ReplyError {
 pub struct Reply {
     /// Three digits, 200 to 599.
     pub code: u16,
-    /// What followed the code on each line; at least one.
+    /// What followed the code on each line, at least one: of a line that is too long its beginning, and
+    /// of a reply that is its first lines.
     pub lines: Vec<String>,
 }
 
@@ -75,11 +78,19 @@ impl Reply {
 }
 
 /// Gathers a reply line by line.
+///
+/// A server that talks too much is cut short, not disbelieved: its code says what it did, and who didn't
+/// believe a 250 to the final dot would send the message again, and again.
 #[derive(Debug, Default)]
 pub struct ReplyReader {
     code: Option<u16>,
     lines: Vec<String>,
-    length: usize,
+    /// Octets of the lines so far that are kept or dropped whole.
+    kept: usize,
+    /// Octets that came, line ends apart.
+    heard: usize,
+    /// The beginning of a line that is too long; the rest of it is dropped as it comes.
+    beginning: Option<Vec<u8>>,
 }
 
 impl ReplyReader {
@@ -90,33 +101,49 @@ impl ReplyReader {
         while let Some(end) = memchr::memchr(b'\n', &bytes[used..]) {
             let line = &bytes[used..used + end];
             used += end + 1;
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if let Some(reply) = self.line(line)? {
-                return Ok((used, Some(reply)));
+            self.hear(line.len())?;
+            let reply = match self.beginning.take() {
+                Some(beginning) => self.line(&beginning)?,
+                None => self.line(start(line.strip_suffix(b"\r").unwrap_or(line)))?,
+            };
+            if reply.is_some() {
+                return Ok((used, reply));
             }
         }
-        if bytes.len() - used > MAX_LINE {
-            return Err(ReplyError::TooLong);
+        let rest = &bytes[used..];
+        if self.beginning.is_some() || rest.len() > MAX_LINE {
+            self.hear(rest.len())?;
+            self.beginning.get_or_insert_with(|| start(rest).to_vec());
+            used = bytes.len();
         }
         Ok((used, None))
     }
 
+    fn hear(&mut self, octets: usize) -> Result<(), ReplyError> {
+        self.heard += octets;
+        if self.heard > MAX_HEARD { Err(ReplyError::TooLong) } else { Ok(()) }
+    }
+
     fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
-        self.length += line.len();
-        if line.len() > MAX_LINE || self.length > MAX_REPLY {
-            return Err(ReplyError::TooLong);
-        }
         let (code, last, text) = parse(line).ok_or(ReplyError::NoReply)?;
         if self.code.replace(code).is_some_and(|before| before != code) {
             return Err(ReplyError::CodeChanges);
         }
-        self.lines.push(String::from_utf8_lossy(text).into_owned());
+        self.kept += line.len();
+        if self.kept <= MAX_REPLY {
+            self.lines.push(String::from_utf8_lossy(text).into_owned());
+        }
         if !last {
             return Ok(None);
         }
         let lines = std::mem::take(self).lines;
         Ok(Some(Reply { code, lines }))
     }
+}
+
+/// As much of a line as is kept.
+fn start(line: &[u8]) -> &[u8] {
+    &line[..line.len().min(MAX_LINE)]
 }
 
 /// A line's code, whether it is the reply's last one, and its text. RFC 5321 4.2.1: the text, and
@@ -168,8 +195,33 @@ mod tests {
             assert_eq!(read(junk), Err(ReplyError::NoReply), "{junk:?}");
         }
         assert_eq!(read(b"250-a\r\n550 b\r\n"), Err(ReplyError::CodeChanges));
-        assert_eq!(read(&[b'2'; MAX_LINE + 1]), Err(ReplyError::TooLong));
-        assert_eq!(read(&b"250-xxxxxxxxxxxx\r\n".repeat(10_000)), Err(ReplyError::TooLong));
+        assert_eq!(read(&vec![b'2'; MAX_HEARD + 1]), Err(ReplyError::TooLong));
+        assert_eq!(read(&b"250-xxxxxxxxxxxx\r\n".repeat(100_000)), Err(ReplyError::TooLong));
+    }
+
+    #[test]
+    fn a_server_that_talks_too_much_is_cut_short() {
+        let long = [b"250 2.0.0 ", &[b'x'; 100_000][..], b"\r\n250 next\r\n"].concat();
+        let (mut reader, mut left, mut said) = (ReplyReader::default(), Vec::new(), Vec::new());
+        for piece in long.chunks(1500) {
+            left.extend_from_slice(piece);
+            assert!(left.len() <= MAX_LINE + 1500, "the rest of a line is not gathered");
+            while let (used, Some(reply)) = reader.take(&left).unwrap() {
+                left.drain(..used);
+                said.push(reply);
+            }
+            let used = reader.take(&left).unwrap().0;
+            left.drain(..used);
+        }
+        assert_eq!(said[0].status(), Status::new(2, 0, 0));
+        assert_eq!((said[0].code, said[0].text().len()), (250, MAX_LINE));
+        assert_eq!((said.len(), said[1].text()), (2, "250 next".into()));
+        let lines = [&b"250-xxxxxxxxxxxx\r\n".repeat(10_000)[..], b"250 x\r\n"].concat();
+        assert_eq!((reply(&lines).code, reply(&lines).lines.len()), (250, MAX_REPLY / 16));
+        assert_eq!(
+            read(&[b"250-", &[b'x'; 9000][..], b"\r\n550 no\r\n"].concat()),
+            Err(ReplyError::CodeChanges)
+        );
     }
 
     #[test]
@@ -188,8 +240,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_where_the_bytes_are_cut(text in "(2|5)50[- ][a-z]{0,3}\r\n(250|550)[- ]x\r\n", cut in 0usize..24) {
-            let cut = cut.min(text.len());
+        fn it_does_not_matter_where_the_bytes_are_cut(text in "(2|5)50[- ][a-z]{0,3}\r\n(250|550)[- ]x\r\n", more in 0usize..9000, cut in any::<prop::sample::Index>()) {
+            let text = text.replacen("50 ", &format!("50 {}\r", "y".repeat(more)), 1);
+            let cut = cut.index(text.len());
             let whole = ReplyReader::default().take(text.as_bytes());
             let mut reader = ReplyReader::default();
             let first = reader.take(&text.as_bytes()[..cut]);
