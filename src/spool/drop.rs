@@ -20,7 +20,8 @@ impl Spool {
     /// message is worked on: so it comes once, wherever a crash falls between.
     ///
     /// One that is unsound is [`Unsound`](SpoolError::Unsound) and left alone, as it may still be
-    /// being written; after a day it is swept, with a line in the log.
+    /// being written; after a day it is swept, with a line in the log. One that has other names is left
+    /// alone too, as it may be a stranger's; after a day it goes to `corrupt/`.
     pub fn open_drop(&self, id: Id) -> Result<(Entry, u32), SpoolError> {
         if self.rooms()?.undead.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
             self.undrop(id)?;
@@ -30,7 +31,7 @@ impl Spool {
         let checked = sound(folder, id.as_str(), id).and_then(|(entry, metadata)| {
             let refuse = |why: &str| Err(Refused::Unsound(why.to_string()));
             match &entry.envelope.origin {
-                _ if metadata.nlink() != 1 => refuse("it has other names"),
+                _ if metadata.nlink() != 1 => Err(Refused::Astray("it has other names".to_string())),
                 _ if entry.envelope.recipients.is_empty() => refuse("no recipients"),
                 Origin::User { .. } => Ok((entry, metadata.uid())),
                 _ => refuse("not handed in by posta-drop"),
@@ -43,7 +44,16 @@ impl Spool {
             }
             Err(Refused::Io(error)) => Err(SpoolError::io(folder.path().join(id.as_str()), error)),
             Err(Refused::Unsound(why)) => {
-                self.sweep_drop(id, &why)?;
+                if self.is_old(id)? {
+                    log::warn!("{id}: in drop/, unsound ({why}) and older than a day: swept");
+                    self.remove(folder, id.as_str())?;
+                }
+                Err(SpoolError::Unsound { id, why })
+            }
+            Err(Refused::Astray(why)) => {
+                if self.is_old(id)? {
+                    self.keep_apart(id, &why)?;
+                }
                 Err(SpoolError::Unsound { id, why })
             }
         }
@@ -106,16 +116,22 @@ impl Spool {
         removed
     }
 
-    /// Removes an unsound one if it is old.
-    fn sweep_drop(&self, id: Id, why: &str) -> Result<(), SpoolError> {
+    /// Whether a file of `drop/` has been there for a day.
+    fn is_old(&self, id: Id) -> Result<bool, SpoolError> {
         let folder = &self.rooms()?.drop;
         let modified = folder.modified(id.as_str());
         let modified = modified.map_err(|e| SpoolError::io(folder.path().join(id.as_str()), e))?;
-        if !modified.is_some_and(|(seconds, _)| is_stale(seconds)) {
-            return Ok(());
-        }
-        log::warn!("{id}: in drop/, unsound ({why}) and older than a day: swept");
-        self.remove(folder, id.as_str())
+        Ok(modified.is_some_and(|(seconds, _)| is_stale(seconds)))
+    }
+
+    /// Moves one to `corrupt/` that is sound but for its other names.
+    fn keep_apart(&self, id: Id, why: &str) -> Result<(), SpoolError> {
+        let rooms = self.rooms()?;
+        let moved = self.disk.rename(&rooms.drop, id.as_str(), &rooms.corrupt, id.as_str());
+        moved.map_err(|e| SpoolError::io(rooms.drop.path().join(id.as_str()), e))?;
+        let kept = rooms.corrupt.path().join(id.as_str());
+        log::error!("{id}: in drop/ for a day ({why}): moved to {}; it needs a person", kept.display());
+        Ok(())
     }
 }
 
@@ -277,6 +293,28 @@ mod tests {
             assert!(matches!(spool.open_drop(id), Err(SpoolError::Unsound { .. })), "{id}");
             assert!(path(&spool, id).symlink_metadata().is_ok());
         }
+    }
+
+    #[test]
+    fn a_name_that_was_left_behind_keeps_nothing_out() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        let left = Id::parse("000000000001AAA").unwrap();
+        std::fs::hard_link(path(&spool, id), spool.path().join("new").join(left.as_str())).unwrap();
+        assert!(matches!(spool.open_drop(id), Err(SpoolError::Unsound { .. })));
+        assert!(matches!(spool.open(left, Place::New), Err(SpoolError::Unsound { .. })));
+        assert!(spool.open_drop(id).is_ok());
+    }
+
+    #[test]
+    fn one_with_other_names_is_kept_in_the_end() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = hand_in(&spool, &envelope(user(), &["bob@example.net"]));
+        std::fs::hard_link(path(&spool, id), spool.path().join("other")).unwrap();
+        let file = File::options().write(true).open(path(&spool, id)).unwrap();
+        file.set_times(FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(1))).unwrap();
+        assert!(matches!(spool.open_drop(id), Err(SpoolError::Unsound { .. })));
+        assert!(!path(&spool, id).exists() && spool.path().join("corrupt").join(id.as_str()).exists());
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub(super) enum Refused {
     Io(io::Error),
     /// It is not what it should be.
     Unsound(String),
+    /// It is another message's, whole, and there under that one's name too, or was. A file system without
+    /// a journal may keep a name that was removed, while what it leads to becomes another file.
+    Astray(String),
 }
 
 impl Refused {
@@ -81,6 +84,10 @@ impl Spool {
                 self.set_apart(id, place, &why)?;
                 Err(SpoolError::Unsound { id, why })
             }
+            Err(Refused::Astray(why)) => {
+                self.take_down(id, place, &why)?;
+                Err(SpoolError::Unsound { id, why })
+            }
         }
     }
 
@@ -94,7 +101,7 @@ impl Spool {
                 Err(SpoolError::Gone { id })
             }
             Err(Refused::Io(error)) => Err(SpoolError::io(folder.path().join(name), error)),
-            Err(Refused::Unsound(why)) => Err(SpoolError::Unsound { id, why }),
+            Err(Refused::Unsound(why) | Refused::Astray(why)) => Err(SpoolError::Unsound { id, why }),
         }
     }
 
@@ -117,6 +124,26 @@ impl Spool {
             );
         } else {
             log::info!("{id}: unsound ({why}), most likely never acknowledged: moved to {}", kept.display());
+        }
+        Ok(())
+    }
+
+    /// Removes a name that leads to another message's file: that one is to have its own name only, or it
+    /// would be refused in `drop/`.
+    fn take_down(&self, id: Id, place: Place, why: &str) -> Result<(), SpoolError> {
+        let Ok(rooms) = self.rooms() else {
+            return Ok(());
+        };
+        let _moving = rooms.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let (folder, name) = self.lies(id, place)?;
+        self.remove(folder, &name)?;
+        // Only what was finished or never promised can lose its file to another message: either its removal
+        // was on its way to the disk, or it was not synced. Its journal says which.
+        match self.set_journal_apart(id)? {
+            true => {
+                log::error!("{id}: its file is gone ({why}); its journal is in corrupt/ and needs a person")
+            }
+            false => log::info!("{id}: a name that was left behind ({why}): removed"),
         }
         Ok(())
     }
@@ -161,7 +188,10 @@ fn opened(folder: &Folder, name: &str, id: Id, check: Check) -> Result<(Entry, M
         Check::Whole => Some(crc32c::crc32c_append(checksum(&file, tail_start)?, &tail[..end])),
         Check::Envelope => None,
     };
-    let trailer = format::read_trailer(&tail[end..], id, crc).map_err(Refused::unsound)?;
+    let trailer = format::read_trailer(&tail[end..], id, crc).map_err(|why| match why {
+        FormatError::Id(_) if metadata.nlink() > 1 => Refused::Astray(why.to_string()),
+        _ => Refused::unsound(why),
+    })?;
     let text_length = (length - TRAILER as u64)
         .checked_sub(trailer.offset)
         .ok_or_else(|| Refused::unsound(FormatError::Offset(trailer.offset)))?;
@@ -280,6 +310,21 @@ mod tests {
         assert!(matches!(spool.open(id, Place::New), Err(SpoolError::Unsound { .. })));
         assert_eq!(std::fs::read(path(&spool, "corrupt", id)).unwrap(), b"cut short");
         assert!(matches!(spool.open(id, Place::New), Err(SpoolError::Gone { .. })));
+    }
+
+    #[test]
+    fn a_name_that_leads_to_another_message_is_taken_down() {
+        let (_root, spool) = spool(Arc::new(Disk));
+        let id = commit(&spool, b"x", 1);
+        let left = Id::parse("000000000001AAA").unwrap();
+        std::fs::hard_link(path(&spool, "new", id), path(&spool, "new", left)).unwrap();
+        assert!(matches!(spool.open(left, Place::New), Err(SpoolError::Unsound { .. })));
+        assert!(!path(&spool, "new", left).exists() && !path(&spool, "corrupt", left).exists());
+        assert_eq!(spool.open(id, Place::New).unwrap().file.metadata().unwrap().nlink(), 1);
+        // Nowhere else: then it is all that there is of that message.
+        std::fs::rename(path(&spool, "new", id), path(&spool, "new", left)).unwrap();
+        assert!(matches!(spool.open(left, Place::New), Err(SpoolError::Unsound { .. })));
+        assert!(path(&spool, "corrupt", left).exists());
     }
 
     #[test]
