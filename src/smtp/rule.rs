@@ -92,7 +92,7 @@ rules! {
         "Nothing: the sending system tries again by itself."
         "Nothing.";
     ERRORS = "P0107" 421 (7, 0) "too many errors"
-        "The session had more wrong commands, refused senders and refused recipients than allowed."
+        "The session had more wrong or idle commands, refused senders and refused recipients than allowed."
         "See the refusals before this one: they name what was wrong."
         "See smtpd.max_errors.";
     FAULT = "P0108" 421 (3, 0) "internal fault"

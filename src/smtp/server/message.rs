@@ -74,7 +74,7 @@ impl<P: Proof> Server<P> {
     pub(super) fn message_taken(&mut self, outcome: Result<P, DataFault>) -> Action {
         let reply = match outcome {
             Ok(proof) => {
-                self.errors = 0;
+                (self.errors, self.idle_commands) = (0, 0);
                 Reply::coded(250, 0, 0, format!("Ok: queued as {}", proof.id()))
             }
             Err(fault) => fault.into_reply(),

@@ -37,6 +37,10 @@ pub use super::transaction::Transaction;
 
 use client::Greeted;
 
+/// So many commands that lead to no message are no error. Some clients look with them whether a
+/// connection that they keep still lives.
+const IDLE_COMMANDS: u32 = 100;
+
 /// What the session is told of its server.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,7 +51,7 @@ pub struct Settings {
     /// Per transaction; more get 452 4.5.3.
     pub max_recipients: usize,
     /// Wrong commands and refused senders and recipients since the last accepted message; one more
-    /// ends the session with 421.
+    /// ends the session with 421. So do commands that lead to no message, from the 101st on.
     pub max_errors: usize,
 }
 
@@ -97,6 +101,8 @@ pub struct Server<P> {
     open: Option<Open>,
     client_must_wait: bool,
     errors: usize,
+    /// Commands since the last accepted message that lead to none.
+    idle_commands: u32,
     proof: PhantomData<fn(P)>,
 }
 
@@ -131,6 +137,7 @@ impl<P: Proof> Server<P> {
             open: None,
             client_must_wait: true,
             errors: 0,
+            idle_commands: 0,
             proof: PhantomData,
         }
     }
@@ -214,7 +221,8 @@ impl<P: Proof> Server<P> {
         matches!(self.open, Some(Open::Response))
     }
 
-    /// Wrong commands and refused senders and recipients since the last accepted message.
+    /// Wrong commands and refused senders and recipients since the last accepted message, and commands
+    /// that led to none, beyond the first hundred.
     pub fn errors(&self) -> usize {
         self.errors
     }
@@ -227,7 +235,14 @@ impl<P: Proof> Server<P> {
     }
 
     fn line(&mut self, line: &[u8]) -> Action {
-        match command::parse_completing(line, self.domain_of_users()) {
+        let command = command::parse_completing(line, self.domain_of_users());
+        if let Ok(command) = &command
+            && leads_nowhere(command)
+            && self.is_idle_for_too_long()
+        {
+            return self.too_many_errors();
+        }
+        match command {
             Ok(Command::Hello { name, salute }) => self.hello(name, salute),
             Ok(Command::StartTls) => self.start_tls(),
             Ok(Command::Auth { mechanism, initial }) => self.auth(mechanism, initial),
@@ -287,16 +302,38 @@ impl<P: Proof> Server<P> {
     /// An error of the client's. RFC 5321 4.3.2 and 7.8: there must be an end to them.
     fn wrong(&mut self, reply: Reply) -> Action {
         self.errors += 1;
-        if self.errors > self.settings.max_errors {
-            return self.hang_up(&rule::ERRORS, "too many errors; put them right and connect again");
-        }
-        Action::Say(reply)
+        if self.errors > self.settings.max_errors { self.too_many_errors() } else { Action::Say(reply) }
+    }
+
+    /// Counts a command that leads to no message. RFC 5321 7.8: who never comes to the point has no
+    /// right to a place.
+    fn is_idle_for_too_long(&mut self) -> bool {
+        self.idle_commands = self.idle_commands.saturating_add(1);
+        self.errors += usize::from(self.idle_commands > IDLE_COMMANDS);
+        self.errors > self.settings.max_errors
+    }
+
+    fn too_many_errors(&self) -> Action {
+        self.hang_up(&rule::ERRORS, "too many errors; put them right and connect again")
     }
 
     /// RFC 5321 3.8: 421 can be said at any time.
     fn hang_up(&self, rule: &Rule, text: &str) -> Action {
         Action::HangUp(rule.reply(format!("{} {text}", self.settings.hostname)))
     }
+}
+
+/// Whether a command is one with which a client can go on for ever, without a message or an error.
+fn leads_nowhere(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Hello { .. }
+            | Command::Rset
+            | Command::Noop
+            | Command::Vrfy { .. }
+            | Command::Help
+            | Command::Xforward(_)
+    )
 }
 
 #[cfg(test)]
@@ -317,6 +354,25 @@ mod tests {
         assert_eq!(server.errors(), 2);
         let action = server.on(Event::BareLineEnd);
         assert!(matches!(action, Action::HangUp(Reply { code: 421, .. })));
+    }
+
+    #[test]
+    fn who_never_comes_to_the_point_is_sent_away() {
+        let mut server = session(2);
+        let idle = ["NOOP", "RSET", "VRFY a", "HELP", "EHLO client"];
+        for round in 0..2 {
+            for line in idle.iter().cycle().take(IDLE_COMMANDS as usize + 2) {
+                assert!(say(&mut server, line) < 300, "{round} {line}");
+            }
+            for line in ["MAIL FROM:<>", "RCPT TO:<a@b>", "DATA"] {
+                say(&mut server, line);
+            }
+            let _ = server.on(Event::Data(Ok(Stored)));
+        }
+        for _ in 0..IDLE_COMMANDS + 2 {
+            say(&mut server, "RSET");
+        }
+        assert!(matches!(server.on(Event::Line(b"NOOP")), Action::HangUp(Reply { code: 421, .. })));
     }
 
     #[test]
