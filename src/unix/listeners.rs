@@ -53,6 +53,7 @@ pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     let mut sockets = Vec::new();
     for fd in FIRST_INHERITED..FIRST_INHERITED.saturating_add(count) {
         // A count that lies must not make us own what is not open, or what somebody else owns.
+        // SAFETY: borrowed only for this call, which says of a number that is not open that it is not.
         nix::sys::stat::fstat(unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })?;
         // SAFETY: open (just asked), and ours by the protocol of sd_listen_fds(3).
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
