@@ -57,6 +57,8 @@ pub trait Crowd {
 
 /// When half of so many workers or more have gone, the memory that they had is given back to the system.
 const CROWD: usize = 16;
+/// So many gone are half of that.
+const HALF: usize = CROWD / 2;
 
 /// The pool. When it is dropped, the workers finish the jobs that wait and go.
 #[derive(Debug)]
@@ -75,16 +77,18 @@ struct Crew<W: Work> {
     all: AtomicUsize,
     /// Workers that wait for a job.
     idle: AtomicUsize,
-    /// The most workers there were since memory was given back.
-    most_lately: AtomicUsize,
+    /// Benches there are: those of the workers, and of some that are counted no longer.
+    benches: AtomicUsize,
+    /// Benches that have gone since memory was given back.
+    gone: AtomicUsize,
 }
 
 impl<W: Work> Pool<W> {
     /// Starts the least number of workers.
     pub fn start(size: Size, work: W) -> Pool<W> {
         let (sender, jobs) = bounded(size.waiting);
-        let [all, idle, most_lately] = [0; 3].map(AtomicUsize::new);
-        let crew = Arc::new(Crew { work, jobs, size, all, idle, most_lately });
+        let [all, idle, benches, gone] = [0; 4].map(AtomicUsize::new);
+        let crew = Arc::new(Crew { work, jobs, size, all, idle, benches, gone });
         for _ in 0..crew.size.least {
             crew.grow();
         }
@@ -120,8 +124,9 @@ impl<W: Work> Crew<W> {
     /// job waits for one that is there.
     fn grow(self: &Arc<Crew<W>>) {
         let one_more = |all: usize| (all < self.size.most).then_some(all + 1);
-        let Ok(before) = self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more) else { return };
-        self.most_lately.fetch_max(before + 1, Ordering::Relaxed);
+        if self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err() {
+            return;
+        }
         let crew = Arc::clone(self);
         let builder = Builder::new().name(self.size.name.to_string()).stack_size(self.size.stack);
         if let Err(error) = builder.spawn(move || crew.serve()) {
@@ -132,6 +137,7 @@ impl<W: Work> Crew<W> {
 
     /// A worker's life.
     fn serve(self: Arc<Crew<W>>) {
+        self.benches.fetch_add(1, Ordering::Relaxed);
         let mut bench = W::Bench::default();
         while let Some(job) = self.next_job() {
             let done = catch_unwind(AssertUnwindSafe(|| self.work.work(job, &mut bench, &*self)));
@@ -141,18 +147,26 @@ impl<W: Work> Crew<W> {
             }
         }
         drop(bench);
-        self.give_memory_back();
+        self.bench_is_gone();
     }
 
     /// When half of a crowd of workers has gone, and again half of those: what the allocator keeps of their
-    /// buffers would otherwise be kept for ever.
-    fn give_memory_back(&self) {
-        let (all, most) = (self.all.load(Ordering::SeqCst), self.most_lately.load(Ordering::Relaxed));
-        let is_over = most >= CROWD && all * 2 <= most;
+    /// buffers would otherwise be kept for ever. A worker that goes is not counted any more long before its
+    /// bench is dropped, where many go at once: so benches are counted.
+    fn bench_is_gone(&self) {
+        let left = self.benches.fetch_sub(1, Ordering::Relaxed) - 1;
+        let gone = self.gone.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_over = gone >= HALF && gone >= left;
         // Of several that go at the same time one does it.
-        let exchange =
-            |now| self.most_lately.compare_exchange(most, now, Ordering::Relaxed, Ordering::Relaxed);
-        if is_over && exchange(all).is_ok() {
+        if is_over && self.gone.compare_exchange(gone, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            memory::give_back();
+        }
+    }
+
+    /// A worker that stays has had nothing to do for a while: what those who went have left behind since then,
+    /// and what their threads dropped as they ended, is given back too.
+    fn is_at_rest(&self) {
+        if self.gone.swap(0, Ordering::Relaxed) > 0 {
             memory::give_back();
         }
     }
@@ -177,7 +191,7 @@ impl<W: Work> Crew<W> {
                     self.grow_if_short();
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.is_at_rest(),
             }
         }
     }
@@ -281,6 +295,25 @@ mod tests {
         drop(holds);
         assert!(said.recv_timeout(Duration::from_secs(10)).is_ok());
         wait_until(|| pool.workers() == 1);
+    }
+
+    #[test]
+    fn the_memory_of_a_crowd_is_given_back_when_its_benches_are_gone() {
+        let pool = Pool::start(size(2, 40, 1), Echo);
+        let (begun, has_begun) = mpsc::channel();
+        let mut holds = Vec::new();
+        for _ in 0..40 {
+            let (hold, until) = mpsc::channel();
+            assert!(pool.offer(Order::Hold(begun.clone(), until)).is_ok());
+            has_begun.recv_timeout(Duration::from_secs(10)).unwrap();
+            holds.push(hold);
+        }
+        let crew = Arc::clone(&pool.crew);
+        let count = |what: &AtomicUsize| what.load(Ordering::SeqCst);
+        assert_eq!((count(&crew.benches), count(&crew.gone)), (40, 0));
+        drop(holds);
+        wait_until(|| count(&crew.benches) == 2 && count(&crew.gone) == 0);
+        assert_eq!(pool.workers(), 2);
     }
 
     #[test]
