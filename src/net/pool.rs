@@ -79,16 +79,20 @@ struct Crew<W: Work> {
     idle: AtomicUsize,
     /// Benches there are: those of the workers, and of some that are counted no longer.
     benches: AtomicUsize,
-    /// Benches that have gone since memory was given back.
+    /// Benches that have gone, ever.
     gone: AtomicUsize,
+    /// So many had gone when memory was given back last because of them.
+    given_back: AtomicUsize,
+    /// So many had gone when it was given back last because there was nothing to do.
+    rested: AtomicUsize,
 }
 
 impl<W: Work> Pool<W> {
     /// Starts the least number of workers.
     pub fn start(size: Size, work: W) -> Pool<W> {
         let (sender, jobs) = bounded(size.waiting);
-        let [all, idle, benches, gone] = [0; 4].map(AtomicUsize::new);
-        let crew = Arc::new(Crew { work, jobs, size, all, idle, benches, gone });
+        let [all, idle, benches, gone, given_back, rested] = [0; 6].map(AtomicUsize::new);
+        let crew = Arc::new(Crew { work, jobs, size, all, idle, benches, gone, given_back, rested });
         for _ in 0..crew.size.least {
             crew.grow();
         }
@@ -156,23 +160,30 @@ impl<W: Work> Crew<W> {
     fn bench_is_gone(&self) {
         let left = self.benches.fetch_sub(1, Ordering::Relaxed) - 1;
         let gone = self.gone.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_over = gone >= HALF && gone >= left;
+        let before = self.given_back.load(Ordering::Relaxed);
+        let lately = gone.saturating_sub(before);
+        let is_over = lately >= HALF && lately >= left;
         // Of several that go at the same time one does it.
-        if is_over && self.gone.compare_exchange(gone, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let is_ours =
+            || self.given_back.compare_exchange(before, gone, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_over && is_ours() {
             memory::give_back();
         }
     }
 
-    /// A worker that stays has had nothing to do for a while: what those who went have left behind since then,
-    /// and what their threads dropped as they ended, is given back too.
-    fn is_at_rest(&self) {
-        if self.gone.swap(0, Ordering::Relaxed) > 0 {
+    /// A worker that stays has had nothing to do for a while, and then again. If nobody has gone meanwhile,
+    /// the threads of those who went before have ended, and what each kept for itself to the end is given
+    /// back too. `seen` is how many had gone the first time.
+    fn is_at_rest(&self, seen: &mut Option<usize>) {
+        let gone = self.gone.load(Ordering::Relaxed);
+        if seen.replace(gone) == Some(gone) && self.rested.swap(gone, Ordering::Relaxed) != gone {
             memory::give_back();
         }
     }
 
     /// The next job; none when this worker is to go (it is then no longer counted).
     fn next_job(self: &Arc<Crew<W>>) -> Option<W::Job> {
+        let mut seen = None;
         loop {
             self.idle.fetch_add(1, Ordering::SeqCst);
             let got = self.jobs.recv_timeout(self.size.linger);
@@ -191,7 +202,7 @@ impl<W: Work> Crew<W> {
                     self.grow_if_short();
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) => self.is_at_rest(),
+                Err(RecvTimeoutError::Timeout) => self.is_at_rest(&mut seen),
             }
         }
     }
@@ -310,9 +321,10 @@ mod tests {
         }
         let crew = Arc::clone(&pool.crew);
         let count = |what: &AtomicUsize| what.load(Ordering::SeqCst);
-        assert_eq!((count(&crew.benches), count(&crew.gone)), (40, 0));
+        assert_eq!((count(&crew.benches), count(&crew.gone), count(&crew.rested)), (40, 0, 0));
         drop(holds);
-        wait_until(|| count(&crew.benches) == 2 && count(&crew.gone) == 0);
+        wait_until(|| count(&crew.benches) == 2 && count(&crew.rested) == 38);
+        assert_eq!(count(&crew.gone), 38);
         assert_eq!(pool.workers(), 2);
     }
 
