@@ -83,20 +83,24 @@ fn an_octet_now_and_then_keeps_no_seat() {
 
 #[test]
 fn who_takes_a_little_of_our_replies_now_and_then_is_not_waited_for_for_ever() {
-    let mut daemon = house("command_timeout = \"3s\"\n");
-    let socket = daemon.client_from("127.0.0.2").into_socket();
+    let domain = "[domains]\n\"example.org\" = { users = \"*\", mailbox = \"/nowhere/\" }\n";
+    let mut daemon = house(&format!("command_timeout = \"3s\"\n{domain}"));
+    let mut client = daemon.client_from("127.0.0.2");
+    client.say("EHLO slow.example", "250");
+    client.say("MAIL FROM:<>", "250");
+    let socket = client.into_socket();
     let (over, mut asking) = (AtomicBool::new(false), socket.try_clone().unwrap());
     std::thread::scope(|scope| {
         // More than all buffers hold: it is always waited for.
-        scope.spawn(move || _ = asking.write_all("HELP\r\n".repeat(1_000_000).as_bytes()));
+        scope.spawn(move || _ = asking.write_all("RCPT TO:<x@example.org>\r\n".repeat(1_000_000).as_bytes()));
         scope.spawn(|| {
-            let mut little = [0; 64 * 1024];
+            let mut little = [0; 8 * 1024];
             while !over.load(Ordering::Relaxed) && (&socket).read(&mut little).is_ok_and(|count| count > 0) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             socket.shutdown(Shutdown::Both).unwrap_or_default();
         });
-        let ends = || daemon.wait_for_log("replies not taken after HELP by unknown[127.0.0.2]");
+        let ends = || daemon.wait_for_log("replies not taken after RCPT by unknown[127.0.0.2]");
         let line = std::panic::catch_unwind(std::panic::AssertUnwindSafe(ends));
         over.store(true, Ordering::Relaxed);
         line.expect("it is not waited for");

@@ -240,9 +240,11 @@ fn data_has_to_come_at_a_pace() {
 fn a_client_that_does_not_listen_is_left() {
     let mut daemon = Ground::new(HASTY).start();
     let mut client = daemon.client();
+    client.say("EHLO client.test", "250");
+    client.say("MAIL FROM:<>", "250");
     // Until neither side's buffers take more.
-    while client.try_send("HELP\r\n".repeat(1000)).is_ok() {}
-    daemon.wait_for_log("replies not taken after HELP by unknown[127.0.0.1]");
+    while client.try_send("RCPT TO:<x@example.org>\r\n".repeat(1000)).is_ok() {}
+    daemon.wait_for_log("replies not taken after RCPT by unknown[127.0.0.1]");
     assert!(daemon.status("VmRSS") < 50_000);
 }
 

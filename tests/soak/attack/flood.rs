@@ -41,12 +41,14 @@ pub fn pipelining(attacker: &mut Attacker<'_>) -> u64 {
 /// Clients that say very much and take none of our replies.
 pub fn deaf(attacker: &mut Attacker<'_>) -> u64 {
     let mut held = Vec::new();
-    let many = "HELP\r\n".repeat(100_000);
+    let many = "RCPT TO:<deaf@example.org>\r\n".repeat(50_000);
     attacker.repeat(|attacker| {
         let stream = attacker.connect(attacker.target.smtp)?;
         stream.set_write_timeout(Some(Duration::from_millis(50)))?;
         let mut stream = stream;
         words::hear(&mut stream, 220)?;
+        words::say(&mut stream, "EHLO deaf.example\r\n", 250)?;
+        words::say(&mut stream, "MAIL FROM:<a@deaf.example>\r\n", 250)?;
         let _ = stream.write_all(many.as_bytes());
         held.push(stream);
         if held.len() > 50 {
