@@ -55,10 +55,8 @@ pub trait Crowd {
     fn at_work(&self) -> usize;
 }
 
-/// When half of so many workers or more have gone, the memory that they had is given back to the system.
-const CROWD: usize = 16;
-/// So many gone are half of that.
-const HALF: usize = CROWD / 2;
+/// When so many workers, and half of all, have gone, the memory that they had is given back to the system.
+const MANY: usize = 8;
 
 /// The pool. When it is dropped, the workers finish the jobs that wait and go.
 #[derive(Debug)]
@@ -161,12 +159,10 @@ impl<W: Work> Crew<W> {
         let left = self.benches.fetch_sub(1, Ordering::Relaxed) - 1;
         let gone = self.gone.fetch_add(1, Ordering::Relaxed) + 1;
         let before = self.given_back.load(Ordering::Relaxed);
-        let lately = gone.saturating_sub(before);
-        let is_over = lately >= HALF && lately >= left;
         // Of several that go at the same time one does it.
-        let is_ours =
-            || self.given_back.compare_exchange(before, gone, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if is_over && is_ours() {
+        if gone.saturating_sub(before) >= left.max(MANY)
+            && self.given_back.compare_exchange(before, gone, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
             memory::give_back();
         }
     }
