@@ -50,8 +50,8 @@ pub struct Settings {
     pub max_message_size: u64,
     /// Per transaction; more get 452 4.5.3.
     pub max_recipients: usize,
-    /// Wrong commands and refused senders and recipients since the last accepted message; one more
-    /// ends the session with 421. So do commands that lead to no message, from the 101st on.
+    /// Wrong commands and refused senders and recipients since the last accepted message, and commands
+    /// that lead to none beyond the first hundred; one more ends the session with 421.
     pub max_errors: usize,
 }
 
