@@ -124,7 +124,7 @@ impl Spool {
         Ok(modified.is_some_and(|(seconds, _)| is_stale(seconds)))
     }
 
-    /// Moves one to `corrupt/` that is sound but for its other names.
+    /// Moves one that has other names to `corrupt/`.
     fn keep_apart(&self, id: Id, why: &str) -> Result<(), SpoolError> {
         let rooms = self.rooms()?;
         let moved = self.disk.rename(&rooms.drop, id.as_str(), &rooms.corrupt, id.as_str());
